@@ -1,0 +1,35 @@
+//! narrows: a distributed transcode worker fleet.
+//!
+//! The modules stand in the order the data flows. Imports point down only, floor by floor, and
+//! `tests/tidy.rs` fails the build when one does not:
+//!
+//! | floor | what | modules |
+//! | --- | --- | --- |
+//! | F0 | facts: no tokio, no clock, no I/O | `job`, `probe`, `plan`, `reconcile`, `event`, `sandbox::protocol` |
+//! | F1 | edges; they never import each other | `broker`, `store`, `sandbox`, `media` |
+//! | F2 | stages | `part`, `package` |
+//! | F3 | roles | `worker` |
+//! | F4 | the process | `main`, `cli`, `config`, `telemetry`, `shutdown` |
+//!
+//! The architecture page is `src/README.md`.
+
+pub mod job;
+pub mod probe;
+pub mod plan;
+pub mod reconcile;
+pub mod event;
+
+pub mod broker;
+pub mod store;
+pub mod sandbox;
+pub mod media;
+
+pub mod part;
+pub mod package;
+
+pub mod worker;
+
+pub mod cli;
+pub mod config;
+pub mod shutdown;
+pub mod telemetry;

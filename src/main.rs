@@ -1,0 +1,1 @@
+fn main(){ println!("{}", ffmpeg_next::util::version()); }
