@@ -13,19 +13,19 @@
 //!
 //! The architecture page is `src/README.md`.
 
-pub mod job;
-pub mod probe;
-pub mod plan;
-pub mod reconcile;
 pub mod event;
+pub mod job;
+pub mod plan;
+pub mod probe;
+pub mod reconcile;
 
 pub mod broker;
-pub mod store;
-pub mod sandbox;
 pub mod media;
+pub mod sandbox;
+pub mod store;
 
-pub mod part;
 pub mod package;
+pub mod part;
 
 pub mod worker;
 

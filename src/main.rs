@@ -1,1 +1,3 @@
-fn main(){ println!("{}", ffmpeg_next::util::version()); }
+fn main() {
+    println!("{}", ffmpeg_next::util::version());
+}

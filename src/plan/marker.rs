@@ -1,0 +1,121 @@
+//! Parts and their markers.
+
+use crate::sandbox::protocol::{AudioReport, EncodeReport};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// One unit of queue work. Written `probe`, `encode/00012`, `audio/00000`, `package`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum PartId {
+    Probe,
+    /// One chunk, all its rungs.
+    Encode(u32),
+    /// One audio rendition over the whole source.
+    Audio(u32),
+    Package,
+}
+
+impl PartId {
+    /// The kind, a bounded label for metrics and tables.
+    pub fn kind(self) -> &'static str {
+        match self {
+            PartId::Probe => "probe",
+            PartId::Encode(_) => "encode",
+            PartId::Audio(_) => "audio",
+            PartId::Package => "package",
+        }
+    }
+}
+
+impl fmt::Display for PartId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PartId::Encode(n) | PartId::Audio(n) => write!(f, "{}/{n:05}", self.kind()),
+            PartId::Probe | PartId::Package => f.write_str(self.kind()),
+        }
+    }
+}
+
+impl FromStr for PartId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |n: &str| n.parse::<u32>().map_err(|_| format!("'{text}' is not a part"));
+        match text.split_once('/') {
+            None if text == "probe" => Ok(PartId::Probe),
+            None if text == "package" => Ok(PartId::Package),
+            Some(("encode", n)) => number(n).map(PartId::Encode),
+            Some(("audio", n)) => number(n).map(PartId::Audio),
+            _ => Err(format!("'{text}' is not a part")),
+        }
+    }
+}
+
+impl TryFrom<String> for PartId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<PartId> for String {
+    fn from(part: PartId) -> String {
+        part.to_string()
+    }
+}
+
+/// Says that a part is done, and names what it wrote.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Marker {
+    pub part: PartId,
+    /// Objects under the job's output URI.
+    pub objects: Vec<Object>,
+    pub result: PartResult,
+    /// Which attempt this was, from 1.
+    pub attempt: u32,
+    pub wall_s: f64,
+    /// User and system time of the child, seconds.
+    pub cpu_s: f64,
+    /// Largest resident size of the child, bytes.
+    pub peak_bytes: u64,
+}
+
+/// One object written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// Path under the output URI: `1080p/00012.3fa9c1d2.m4s`.
+    pub path: String,
+    pub bytes: u64,
+    /// Lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// What a part found out. The files in the reports are named by [`Object::path`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum PartResult {
+    /// `probe.json` and `plan.json` stand in the work store.
+    Probe,
+    Encode(EncodeReport),
+    Audio(AudioReport),
+    Package,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_reads_as_it_is_written() {
+        for part in [PartId::Probe, PartId::Encode(12), PartId::Audio(0), PartId::Package] {
+            assert_eq!(part.to_string().parse::<PartId>().unwrap(), part);
+        }
+        assert_eq!(PartId::Encode(12).to_string(), "encode/00012");
+        for text in ["", "encode", "encode/x", "encode/-1", "probe/1", "images"] {
+            assert!(text.parse::<PartId>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Everything decided before encoding: a pure function of the job, the probe and the preset.
+//!
+//! Same inputs, same plan, same keys. Nothing here reads a clock, a file or a random number.
+
+pub mod chunks;
+pub mod encoder;
+pub mod ladder;
+pub mod make;
+pub mod marker;
+pub mod preset;
+pub mod time;
+
+pub use make::{PlanError, make};
+
+use crate::job::OnDamage;
+use crate::probe::Clock;
+use preset::{DamageRules, Packaging};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use time::Rational;
+
+/// The whole decision for one job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub preset: String,
+    pub packaging: Packaging,
+    pub on_damage: OnDamage,
+    pub damage: DamageRules,
+    pub video: Option<VideoPlan>,
+    pub audio: Vec<AudioPlan>,
+    /// What was decided that a person might not expect, in plain sentences.
+    pub notes: Vec<String>,
+}
+
+/// The video ladder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VideoPlan {
+    /// Stream index in the source.
+    pub stream: usize,
+    /// The source's ticks: chunk and segment starts are in these.
+    pub source_base: Rational,
+    /// The source tick that becomes time zero.
+    pub origin: i64,
+    pub clock: Clock,
+    /// Ticks a second of every output track.
+    pub timescale: u32,
+    /// Output ticks per source tick: `out = (pts - origin) * ticks_per_tick`.
+    pub ticks_per_tick: i64,
+    /// The same `media_time` in every init segment: output ticks by which a composition time may exceed
+    /// its decode time.
+    pub reorder_delay: i64,
+    /// Mean output frame duration, output ticks: the duration of a last frame that states none.
+    pub frame_duration: i64,
+    pub frame_rate: Rational,
+    /// Frames expected over the whole title, for progress only.
+    pub expected_frames: u64,
+    pub filters: Filters,
+    /// Largest first.
+    pub rungs: Vec<Rung>,
+    pub chunks: Vec<Chunk>,
+}
+
+/// A run of source frames encoded as one unit: those whose presentation time is in `[start, end)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    pub index: u32,
+    /// Source ticks; absent: from the first frame there is.
+    pub start: Option<i64>,
+    /// Source ticks; absent: to the last frame there is.
+    pub end: Option<i64>,
+    /// Number of the first segment, counted over the title.
+    pub first_segment: u32,
+    /// Start of each segment, source ticks; the first is the chunk's own start.
+    pub segments: Vec<i64>,
+    /// Index into the probe's keyframes of the last one at or before `start`.
+    pub keyframe: usize,
+}
+
+/// What is done to every decoded frame before it is scaled for a rung.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filters {
+    /// Clockwise degrees: 0, 90, 180, 270.
+    pub rotation: u16,
+    pub deinterlace: DeinterlaceMode,
+    /// Tone-map PQ or HLG to BT.709.
+    pub tone_map: bool,
+    /// Replicate the last row or column so that both dimensions are even.
+    pub pad_to_even: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeinterlaceMode {
+    #[default]
+    Off,
+    /// One frame out for each in.
+    Frame,
+    /// One frame out for each field in.
+    Field,
+}
+
+impl Filters {
+    /// Frames that a filter looks at before and after the one it makes.
+    pub fn neighbours(&self) -> u32 {
+        if self.deinterlace == DeinterlaceMode::Off { 0 } else { 2 }
+    }
+}
+
+/// One rendition of the ladder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rung {
+    /// Folder of the rendition, unique in the plan: `1080p`, `source`.
+    pub name: String,
+    pub width: u32,
+    pub height: u32,
+    pub sample_aspect: Rational,
+    /// libavutil's name of the pixel format encoded.
+    pub pixel_format: String,
+    pub full_range: bool,
+    /// Index of the larger rung whose scaled frame this one is scaled from; absent: from the source frame.
+    pub scale_from: Option<usize>,
+    /// swscale flags.
+    pub scaler: String,
+    pub encoder: Encoder,
+    pub colour: OutputColour,
+}
+
+/// One encoder, fully pinned: the same for every chunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encoder {
+    /// libavcodec's name (`libx265`, ...).
+    pub library: String,
+    /// libavcodec options, the library's own parameters among them (`x265-params`).
+    pub options: BTreeMap<String, String>,
+    /// A fresh encoder for every segment: for encoders that cannot be told where a key frame goes.
+    pub restart_per_segment: bool,
+    /// Most frames by which the encoder may reorder.
+    pub reorder_frames: u32,
+    /// ISO-BMFF sample entry (`hvc1`, `avc1`, `av01`).
+    pub sample_entry: String,
+}
+
+/// H.273 signalling of the output; empty names are not signalled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputColour {
+    pub primaries: String,
+    pub transfer: String,
+    pub matrix: String,
+    /// RFC 8216bis 4.4.6.2 VIDEO-RANGE: `SDR`, `PQ` or `HLG`.
+    pub video_range: String,
+}
+
+/// One audio rendition: one source stream, encoded once over the whole source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AudioPlan {
+    /// Folder of the rendition: `audio-0-128k`.
+    pub name: String,
+    /// Stream index in the source.
+    pub stream: usize,
+    pub source_base: Rational,
+    /// Source tick that becomes time zero: the video's origin in this stream's ticks.
+    pub origin: i64,
+    pub encoder: Encoder,
+    pub bit_rate: u64,
+    pub sample_rate: u32,
+    pub channels: u32,
+    /// libavutil's name of the output layout.
+    pub layout: String,
+    pub language: Option<String>,
+    /// Shown to viewers; unique within the group.
+    pub label: String,
+    pub default: bool,
+    /// HLS group: the renditions of one quality.
+    pub group: String,
+    /// Segment starts in output samples (1/sample_rate s), the first 0; the same instants as the video's.
+    pub segments: Vec<i64>,
+    /// Length the rendition should have, output samples, when the source states its end.
+    pub expected_samples: Option<i64>,
+}
