@@ -3,23 +3,12 @@
 //! All of it runs in a jailed child. [`child::work`] is the way in; the outside reaches it through [`Host`],
 //! which gives bytes of the inputs and takes progress.
 
-pub mod audio;
-pub mod child;
-pub mod codecs;
 pub mod decode;
 pub mod demux;
-pub mod encode;
-pub mod encoder;
 pub mod error;
-pub mod filter;
 pub mod frame;
 pub mod fragment;
 pub mod input;
-pub mod look;
-pub mod probe;
-pub mod remux;
-pub mod scan;
-pub mod window;
 
 pub(crate) use ffmpeg_next::ffi;
 
