@@ -8,7 +8,16 @@ pub mod demux;
 pub mod error;
 pub mod frame;
 pub mod fragment;
+pub mod hdr;
 pub mod input;
+pub mod codecs;
+pub mod encode;
+pub mod encoder;
+pub mod filter;
+pub mod look;
+pub mod probe;
+pub mod scan;
+pub mod window;
 
 pub(crate) use ffmpeg_next::ffi;
 
