@@ -21,10 +21,10 @@ const FRAMES_A_PLACE: u32 = 12;
 const MAX_PACKETS: u32 = 600;
 /// A pixel is combed when it differs from both vertical neighbours, to the same side, by more than this (8-bit steps).
 const COMB_STEP: i32 = 15;
-/// A frame is combed when this share of its pixels is.
-const COMBED_SHARE: f64 = 0.01;
-/// Mean difference of neighbouring frames from which on there is motion (8-bit steps).
-const MOTION: f64 = 1.0;
+/// A frame is combed when this share of its moving pixels is.
+const COMBED_SHARE: f64 = 0.08;
+/// There is motion to judge by when this share of the pixels changed.
+const MOVING_SHARE: f64 = 0.002;
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -167,9 +167,10 @@ impl Looked {
         self.note_hdr(frame);
         let Some(luma) = luma_8_bit(frame) else { return };
         let width = f.width as usize;
-        if before.len() == luma.len() && motion(before, &luma) > MOTION {
+        let (moving, combed) = combing(before, &luma, width);
+        if moving > MOVING_SHARE {
             self.moving += 1;
-            self.combed += u32::from(combed_share(&luma, width) > COMBED_SHARE);
+            self.combed += u32::from(combed > COMBED_SHARE);
         }
         *before = luma;
     }
@@ -239,31 +240,31 @@ fn luma_8_bit(frame: &Frame) -> Option<Vec<u8>> {
     }
 }
 
-fn motion(a: &[u8], b: &[u8]) -> f64 {
-    let sum: u64 = a.iter().zip(b).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum();
-    sum as f64 / a.len().max(1) as f64
-}
-
-/// Share of pixels that stand out from the rows above and below to the same side while those rows agree.
-fn combed_share(luma: &[u8], width: usize) -> f64 {
-    if width == 0 || luma.len() < 5 * width {
-        return 0.0;
+/// Of the pixels that changed since the frame before: how many there are, as a share of all, and which share of them
+/// stands out from the rows above and below to the same side while the next rows agree, as in a weave of two fields.
+fn combing(before: &[u8], luma: &[u8], width: usize) -> (f64, f64) {
+    if width == 0 || luma.len() < 5 * width || before.len() != luma.len() {
+        return (0.0, 0.0);
     }
     let rows = luma.len() / width;
-    let mut combed = 0u64;
+    let (mut moving, mut combed) = (0u64, 0u64);
     for y in 2..rows - 2 {
         let row = |dy: usize| &luma[(y + dy - 2) * width..(y + dy - 1) * width];
         let (far_up, up, here, down, far_down) = (row(0), row(1), row(2), row(3), row(4));
+        let was = &before[y * width..(y + 1) * width];
         for x in 0..width {
             let at = |r: &[u8]| i32::from(r[x]);
+            if (at(here) - at(was)).abs() <= COMB_STEP {
+                continue;
+            }
+            moving += 1;
             let (a, b) = (at(here) - at(up), at(here) - at(down));
             let stands_out = a.abs() > COMB_STEP && b.abs() > COMB_STEP && (a > 0) == (b > 0);
-            // In a weave, every second row belongs to the same field: it must be alike.
-            let weave = (at(here) - at(far_up)).abs() < COMB_STEP && (at(here) - at(far_down)).abs() < COMB_STEP;
+            let weave = (at(here) - at(far_up)).abs() < a.abs() && (at(here) - at(far_down)).abs() < b.abs();
             combed += u64::from(stands_out && weave);
         }
     }
-    combed as f64 / (width * (rows - 4)) as f64
+    (moving as f64 / (width * (rows - 4)) as f64, combed as f64 / moving.max(1) as f64)
 }
 
 #[cfg(test)]
@@ -274,9 +275,11 @@ mod tests {
     fn a_weave_of_two_times_is_combed_and_a_picture_is_not() {
         let (width, height) = (64usize, 48usize);
         let edge = |x: usize, shift: usize| if x + shift > 32 { 200u8 } else { 20 };
-        let weave: Vec<u8> = (0..height).flat_map(|y| (0..width).map(move |x| edge(x, if y % 2 == 0 { 0 } else { 8 }))).collect();
-        let still: Vec<u8> = (0..height).flat_map(|_| (0..width).map(move |x| edge(x, 0))).collect();
-        assert!(combed_share(&weave, width) > COMBED_SHARE);
-        assert_eq!(combed_share(&still, width), 0.0);
+        let weave = |t: usize| -> Vec<u8> { (0..height).flat_map(|y| (0..width).map(move |x| edge(x, 16 * t + if y % 2 == 0 { 0 } else { 8 }))).collect() };
+        let still = |t: usize| -> Vec<u8> { (0..height).flat_map(|_| (0..width).map(move |x| edge(x, 16 * t))).collect() };
+        let (moving, combed) = combing(&weave(0), &weave(1), width);
+        assert!(moving > MOVING_SHARE && combed > COMBED_SHARE, "{moving} {combed}");
+        let (moving, combed) = combing(&still(0), &still(1), width);
+        assert!(moving > MOVING_SHARE && combed == 0.0, "{moving} {combed}");
     }
 }

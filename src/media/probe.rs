@@ -253,7 +253,7 @@ fn audio_stream(stream: Stream<'_>, index: usize) -> AudioStream {
         first_pts: start,
         end_pts: start.zip(crate::media::frame::known(stream.0.duration)).map(|(s, d)| s + d).filter(|&e| Some(e) > start),
         language: language(stream),
-        title: stream.tag("title").or_else(|| stream.tag("handler_name").filter(|name| !name.to_lowercase().contains("handler"))),
+        title: stream.tag("title"),
         default: stream.has_disposition(ffi::AV_DISPOSITION_DEFAULT as i32),
         bit_rate: p.bit_rate.max(0) as u64,
     }
