@@ -247,8 +247,7 @@ fn media_ranges(host: &dyn Host) -> Result<(Vec<(u64, u64)>, u64)> {
         }
     }
     // Samples that the tables put past the end of a cut source still have their times.
-    if let Some(last) = ranges.last_mut().filter(|r| r.1 >= all) {
-        last.1 = u64::MAX;
-    }
+    let end = ranges.last().map_or(all, |last| last.1.max(all));
+    ranges.push((end, u64::MAX));
     Ok((ranges, read))
 }
