@@ -31,6 +31,8 @@ const MOVING_SHARE: f64 = 0.002;
 pub struct Looked {
     pub frames: u32,
     pub first: Option<Picture>,
+    /// Presentation time of the first frame that the source begins with, source ticks: what comes before cannot be decoded.
+    pub first_pts: Option<i64>,
     flagged: u32,
     top_first: u32,
     moving: u32,
@@ -110,6 +112,9 @@ fn look_at(host: &dyn Host, limits: &Limits, stream: usize, place: Option<&Keyfr
     while frames < FRAMES_A_PLACE {
         match decoder.receive(&mut frame) {
             Decoded::Frame => {
+                if frames == 0 && place.is_none() {
+                    looked.first_pts = frame.best_pts();
+                }
                 frames += 1;
                 looked.note(&frame, &mut before);
             }

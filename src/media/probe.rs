@@ -121,7 +121,12 @@ fn video_stream(stream: Stream<'_>, track: &Track, looked: &Looked, notes: &mut 
     let p = stream.parameters();
     let picture = looked.first.clone().expect("a looked-at stream has a picture");
     let index = track.index;
-    let first_pts = track.first_pts.unwrap_or(0);
+    let first_packet = track.first_pts.unwrap_or(0);
+    let first_pts = looked.first_pts.unwrap_or(first_packet).clamp(first_packet, track.last_pts.max(first_packet));
+    if first_pts > first_packet {
+        let late_s = seconds(first_pts - first_packet, track.time_base);
+        notes.push(format!("stream {index}: its first {late_s:.2} s cannot be decoded: it does not begin with a keyframe"));
+    }
     if looked.flags_lie() {
         let is = if looked.is_interlaced() { "interlaced" } else { "progressive" };
         notes.push(format!("stream {index}: its flags say otherwise, but its pictures are {is}"));
