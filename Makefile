@@ -5,8 +5,9 @@
 
 CARGO = cargo
 # Debian 12's packages: FFmpeg's libraries and headers, clang for the bindings, and what the tests look with.
+# node and python3 come from Debian only where the PATH has none that will do.
 PACKAGES = libavcodec-dev libavformat-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev \
-	clang libclang-dev pkg-config ffmpeg mediainfo chromium
+	gcc libc6-dev clang libclang-dev pkg-config ffmpeg mediainfo chromium
 NEXTEST_VERSION = 0.9.143
 NARROWS = target/release/narrows
 DEMO_SOURCE = tests/media/bunny-1080p25-12s.mp4
@@ -37,6 +38,7 @@ packages:
 	done; \
 	major=$$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/'); \
 	[ "$${major:-0}" -ge 18 ] || missing="$$missing nodejs npm"; \
+	python3 -c '' 2>/dev/null || missing="$$missing python3"; \
 	if [ -z "$$missing" ]; then echo 'setup: every package is there'; exit 0; fi; \
 	as=''; [ "$$(id -u)" = 0 ] || as=sudo; \
 	echo "setup: installing$$missing"; \
