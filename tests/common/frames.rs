@@ -29,6 +29,7 @@ pub struct Frame {
 pub struct Picture {
     /// Index of the stream in its container.
     pub stream: usize,
+    /// As shown: after the rotation that the container asks for, which ffmpeg applies when it decodes.
     pub width: u32,
     pub height: u32,
     pub pixel_format: String,
@@ -137,16 +138,18 @@ impl Frames {
 pub fn pictures(file: &Path) -> Vec<Picture> {
     let mut command = Command::new("ffprobe");
     command.args(["-v", "error", "-select_streams", "V", "-of", "json", "-show_entries"]);
-    command.arg("stream=index,width,height,pix_fmt").arg(file);
+    command.arg("stream=index,width,height,pix_fmt:stream_side_data=rotation").arg(file);
     let output = command.output().expect("the ffprobe program is installed (make setup)");
     assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("ffprobe writes JSON");
     let number = |v: &serde_json::Value| v.as_u64().expect("a number");
-    let picture = |s: &serde_json::Value| Picture {
-        stream: usize::try_from(number(&s["index"])).unwrap(),
-        width: u32::try_from(number(&s["width"])).unwrap(),
-        height: u32::try_from(number(&s["height"])).unwrap(),
-        pixel_format: s["pix_fmt"].as_str().unwrap_or("unknown").to_string(),
+    let picture = |s: &serde_json::Value| {
+        let side = |d: &serde_json::Value| d["rotation"].as_i64().is_some_and(|r| r % 180 != 0);
+        let turned = s["side_data_list"].as_array().is_some_and(|list| list.iter().any(side));
+        let size = (u32::try_from(number(&s["width"])).unwrap(), u32::try_from(number(&s["height"])).unwrap());
+        let (width, height) = if turned { (size.1, size.0) } else { size };
+        let stream = usize::try_from(number(&s["index"])).unwrap();
+        Picture { stream, width, height, pixel_format: s["pix_fmt"].as_str().unwrap_or("unknown").to_string() }
     };
     // A transport stream lists its streams twice, the second time under its program.
     found["streams"].as_array().expect("a list of streams").iter().map(picture).collect()

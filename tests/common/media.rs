@@ -266,7 +266,8 @@ impl Clip {
                 if !flags.is_empty() {
                     a.add(&["-flags:v", &flags]);
                 }
-                if !self.scene_cuts {
+                // This encoder has no closed GOPs with scene cuts.
+                if !(self.scene_cuts && self.open_gop) {
                     a.add(&["-sc_threshold", "1000000000"]);
                 }
             }
