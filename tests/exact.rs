@@ -270,13 +270,13 @@ fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
 
-/// `NARROWS_EXACT_SEED` and `NARROWS_EXACT_CASES` try others, and more.
+/// `EXACT_SEED` and `EXACT_CASES` try others, and more.
 #[test]
 fn any_source_splits_exactly_on_any_grid() {
-    let seed = from_environment("NARROWS_EXACT_SEED", 20_231_117);
-    for case in 0..from_environment("NARROWS_EXACT_CASES", 12) {
+    let seed = from_environment("EXACT_SEED", 20_231_117);
+    for case in 0..from_environment("EXACT_CASES", 12) {
         let (clip, grid) = any_case(&mut Chance(seed.wrapping_add(case << 32)));
-        println!("NARROWS_EXACT_SEED={seed}, case {case}: {clip:?} on {grid:?}");
+        println!("EXACT_SEED={seed}, case {case}: {clip:?} on {grid:?}");
         assert_exact(&clip.make(), &[grid], &[]);
     }
 }
