@@ -4,20 +4,21 @@
 .SUFFIXES:
 
 CARGO = cargo
-# Debian 12's packages: FFmpeg's libraries and headers, clang for the bindings, and what the tests look with.
-# node and python3 come from Debian only where the PATH has none that will do.
-PACKAGES = libavcodec-dev libavformat-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev \
-	gcc libc6-dev clang libclang-dev pkg-config ffmpeg mediainfo chromium
+# Debian 12: FFmpeg's libraries, and clang for the bindings. The tests look at the outputs with other programs, too.
+BUILD_PACKAGES = gcc libc6-dev clang libclang-dev pkg-config \
+	libavcodec-dev libavformat-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev
+TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3
+PLAYERS = tests/playback
 NEXTEST_VERSION = 0.9.143
 NARROWS = target/release/narrows
 DEMO_SOURCE = tests/media/bunny-1080p25-12s.mp4
 DEMO_OUT = demo-out
 BENCH_ARGS =
 
-.PHONY: help setup packages runner build demo test lint bench bench-scale exact-table clean
+.PHONY: help setup packages players runner build demo test lint bench bench-scale exact-table clean
 
 help:
-	@echo 'make setup        install what is missing: Debian packages in one call, and the test runner'
+	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players'
 	@echo 'make build        the program, optimised: $(NARROWS)'
 	@echo 'make demo         set up, build, transcode the kept clip into $(DEMO_OUT)/'
 	@echo 'make test         set up, then format, lints and every test'
@@ -27,23 +28,18 @@ help:
 	@echo 'make exact-table  CLIPS=folder: is every clip split frame-exactly? (a Markdown table)'
 	@echo 'make clean        remove everything that was built'
 
-setup: packages runner
+setup: packages players runner
 
-# Only what dpkg does not know as installed, in one call; no call at all when nothing is missing.
 packages:
-	@missing=''; \
-	for package in $(PACKAGES); do \
-	  state=$$(dpkg-query -W -f='$${db:Status-Status}' "$$package" 2>/dev/null || true); \
-	  [ "$$state" = installed ] || missing="$$missing $$package"; \
-	done; \
-	major=$$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/'); \
-	[ "$${major:-0}" -ge 18 ] || missing="$$missing nodejs npm"; \
-	python3 -c '' 2>/dev/null || missing="$$missing python3"; \
-	if [ -z "$$missing" ]; then echo 'setup: every package is there'; exit 0; fi; \
-	as=''; [ "$$(id -u)" = 0 ] || as=sudo; \
-	echo "setup: installing$$missing"; \
-	$$as apt-get update -qq && \
-	$$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+	@.ci/packages $(TEST_PACKAGES)
+
+# The JavaScript players that the playback test drives, from npm, as locked.
+players: packages
+	@if [ ! -f $(PLAYERS)/package-lock.json ]; then exit 0; fi; \
+	if [ $(PLAYERS)/node_modules/.package-lock.json -nt $(PLAYERS)/package-lock.json ]; then \
+	  echo 'setup: the players are there'; exit 0; fi; \
+	echo 'setup: fetching the players'; \
+	npm ci --prefix $(PLAYERS) --silent --no-audit --no-fund && touch $(PLAYERS)/node_modules/.package-lock.json
 
 runner:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then echo 'setup: cargo-nextest is there'; exit 0; fi; \
@@ -52,7 +48,8 @@ runner:
 	$(CARGO) install --quiet --locked cargo-nextest --version $(NEXTEST_VERSION) && \
 	echo "setup: cargo-nextest built in $$(($$(date +%s) - start)) s"
 
-build: packages
+build:
+	@.ci/packages $(BUILD_PACKAGES)
 	@start=$$(date +%s); $(CARGO) build --release --locked && \
 	echo "build: $(NARROWS) in $$(($$(date +%s) - start)) s"
 
@@ -66,7 +63,8 @@ demo: build
 	@echo '  $(DEMO_OUT)/manifest.mpd  the same segments as DASH'
 	@echo '  $(DEMO_OUT)/report.json   what was decided and measured'
 
-lint: packages
+lint:
+	@.ci/packages $(BUILD_PACKAGES)
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
@@ -76,13 +74,13 @@ test: setup
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) nextest run --locked
 
-bench: build
+bench: build packages
 	python3 tests/tools/bench_speed.py --narrows $(NARROWS) $(BENCH_ARGS)
 
-bench-scale: build
+bench-scale: build packages
 	python3 tests/tools/bench_scale.py --narrows $(NARROWS) $(BENCH_ARGS)
 
-exact-table: build
+exact-table: build packages
 	@[ -n "$(CLIPS)" ] || { echo 'exact-table: say which folder: make exact-table CLIPS=folder' >&2; exit 2; }
 	python3 tests/tools/exact_table.py $(CLIPS) $(NARROWS)
 

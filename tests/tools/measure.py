@@ -7,6 +7,8 @@ from pathlib import Path
 PR_SET_CHILD_SUBREAPER = 36
 # Reading the kernel's page counts costs time of its own: often enough to see a peak, rarely enough to cost < 1 %.
 SAMPLE_S = 0.5
+# The high-water mark of one process is a cheap read, and never falls.
+HIGH_WATER_S = 0.02
 
 
 @dataclass
@@ -17,6 +19,8 @@ class Cost:
     peak_bytes: int
     # Largest resident size of any single process that was waited for, bytes (exact, from the kernel).
     largest_process_bytes: int
+    # High-water mark of the resident size of the command's own process, bytes.
+    first_process_bytes: int
     stdout: str
 
 
@@ -43,14 +47,19 @@ def _tree(root):
     return found
 
 
-def _pss(pid):
+def _field(pid, file, name):
+    """One size of a process, bytes; 0 when it has just ended."""
     try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
     return 0
+
+
+def _pss(pid):
+    return _field(pid, "smaps_rollup", "Pss:")
 
 
 def run(command, quiet=True):
@@ -64,24 +73,28 @@ def run(command, quiet=True):
     started = time.monotonic()
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE if quiet else None)
-    peak, over = [0], threading.Event()
+    peak, high_water, over = [0], [0], threading.Event()
 
     def sample():
         while not over.wait(SAMPLE_S):
             peak[0] = max(peak[0], sum(map(_pss, _tree(child.pid))))
 
+    def watch():
+        while not over.wait(HIGH_WATER_S):
+            high_water[0] = max(high_water[0], _field(child.pid, "status", "VmHWM:"))
+
     words = {}
     readers = [threading.Thread(target=lambda n=name, p=pipe: words.update({n: p.read()}))
                for name, pipe in (("out", child.stdout), ("err", child.stderr)) if pipe]
-    sampler = threading.Thread(target=sample)
-    for thread in [*readers, sampler]:
+    samplers = [threading.Thread(target=sample), threading.Thread(target=watch)]
+    for thread in [*readers, *samplers]:
         thread.start()
     _, status, usage = os.wait4(child.pid, 0)
     wall = time.monotonic() - started
     cpu, largest = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
     child.returncode = os.waitstatus_to_exitcode(status)
     over.set()
-    for thread in [*readers, sampler]:
+    for thread in [*readers, *samplers]:
         thread.join()
     while True:
         try:
@@ -94,4 +107,4 @@ def run(command, quiet=True):
         cpu += orphan.ru_utime + orphan.ru_stime
     if child.returncode:
         sys.exit(f"{' '.join(command)}\nended with {child.returncode}\n{words.get('err', b'').decode(errors='replace')[-3000:]}")
-    return Cost(wall, cpu, peak[0], largest, words["out"].decode(errors="replace"))
+    return Cost(wall, cpu, peak[0], largest, high_water[0], words["out"].decode(errors="replace"))
