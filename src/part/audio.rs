@@ -7,17 +7,12 @@ use crate::plan::make;
 use crate::plan::marker::{Marker, PartResult};
 use crate::sandbox::protocol::{Report, Task};
 
-pub(super) async fn run(
-    tools: &Tools,
-    planned: &Planned,
-    rendition: u32,
-    attempt: &mut Attempt,
-) -> Result<Marker, PartError> {
+pub(super) async fn run(tools: &Tools, planned: &Planned, rendition: u32, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let count = planned.plan.audio.len();
     let Some(wanted) = planned.plan.audio.get(rendition as usize) else {
         return Err(PartError::Poison(format!("{}: the plan has {count} audio renditions", attempt.part)));
     };
-    let task = make::audio_task(&planned.plan, rendition as usize);
+    let task = make::audio_task(&planned.plan, rendition);
     let source = child::source(tools, &planned.accepted).await?;
     let worked = child::run(tools, &planned.accepted, attempt, Task::Audio(Box::new(task)), vec![source]).await?;
     drop(attempt.permit.take());
@@ -30,8 +25,7 @@ pub(super) async fn run(
     }
     let place = MediaPlace::of(tools, planned)?;
     let objects =
-        upload::rendition(&place, planned, &worked.scratch, &wanted.name, &mut report.init, &mut report.segments)
-            .await?;
+        upload::rendition(&place, planned, &worked.scratch, &wanted.name, &mut report.init, &mut report.segments).await?;
     Ok(Marker {
         part: attempt.part,
         objects,

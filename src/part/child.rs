@@ -153,13 +153,9 @@ pub(super) async fn run(
     let Finished { outcome, wall, cpu, peak_bytes, stderr_tail, jail, .. } = finished;
     tracing::debug!(job = %accepted.id, %part, task = kind, outcome = outcome.label(), ?jail, ?wall, ?cpu, "child ended");
     match outcome {
-        Outcome::Done(report) => Ok(Worked {
-            report: *report,
-            scratch,
-            wall_s: wall.as_secs_f64(),
-            cpu_s: cpu.as_secs_f64(),
-            peak_bytes,
-        }),
+        Outcome::Done(report) => {
+            Ok(Worked { report: *report, scratch, wall_s: wall.as_secs_f64(), cpu_s: cpu.as_secs_f64(), peak_bytes })
+        }
         outcome => Err(verdict(&outcome, part, &stderr_tail)),
     }
 }
@@ -183,12 +179,7 @@ fn verdict(outcome: &Outcome, part: PartId, stderr_tail: &str) -> PartError {
 }
 
 /// Shows progress for as long as it is polled, not oftener than every [`PROGRESS_EVERY`].
-async fn show(
-    tools: &Tools,
-    accepted: &Accepted,
-    part: PartId,
-    mut frames: watch::Receiver<u64>,
-) -> std::convert::Infallible {
+async fn show(tools: &Tools, accepted: &Accepted, part: PartId, mut frames: watch::Receiver<u64>) -> std::convert::Infallible {
     loop {
         if frames.changed().await.is_err() {
             return std::future::pending().await;

@@ -7,28 +7,21 @@ use crate::plan::make;
 use crate::plan::marker::{Marker, PartResult};
 use crate::sandbox::protocol::{EncodeReport, EncodeTask, Report, Task};
 
-pub(super) async fn run(
-    tools: &Tools,
-    planned: &Planned,
-    chunk: u32,
-    attempt: &mut Attempt,
-) -> Result<Marker, PartError> {
+pub(super) async fn run(tools: &Tools, planned: &Planned, chunk: u32, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let chunks = planned.plan.video.as_ref().map_or(0, |v| v.chunks.len());
     if chunk as usize >= chunks {
         return Err(PartError::Poison(format!("{}: the plan has {chunks} chunks", attempt.part)));
     }
-    let task = make::encode_task(&planned.plan, &planned.probe, chunk as usize, tools.settings.threads_per_slot);
+    let task = make::encode_task(&planned.plan, &planned.probe, chunk, tools.settings.threads_per_slot);
     let source = child::source(tools, &planned.accepted).await?;
-    let worked =
-        child::run(tools, &planned.accepted, attempt, Task::Encode(Box::new(task.clone())), vec![source]).await?;
+    let worked = child::run(tools, &planned.accepted, attempt, Task::Encode(Box::new(task.clone())), vec![source]).await?;
     drop(attempt.permit.take());
     let Report::Encode(mut report) = worked.report else { return Err(unexpected(attempt.part, "no encode")) };
     check(&report, &task).map_err(|what| unexpected(attempt.part, &what))?;
     let place = MediaPlace::of(tools, planned)?;
     let mut objects = Vec::new();
     for rung in &mut report.rungs {
-        let uploaded =
-            upload::rendition(&place, planned, &worked.scratch, &rung.name, &mut rung.init, &mut rung.segments);
+        let uploaded = upload::rendition(&place, planned, &worked.scratch, &rung.name, &mut rung.init, &mut rung.segments);
         objects.extend(uploaded.await?);
     }
     Ok(Marker {

@@ -15,8 +15,12 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
 pub enum JobResult {
     /// Everything under the output URI that the job made and the customer keeps.
-    Completed { objects: Vec<Object> },
-    Failed { failure: Failure },
+    Completed {
+        objects: Vec<Object>,
+    },
+    Failed {
+        failure: Failure,
+    },
     Canceled,
 }
 

@@ -4,7 +4,7 @@
 //! the sizes must be the files' own.
 
 use super::child::Scratch;
-use super::{Planned, PartError, Tools};
+use super::{PartError, Planned, Tools};
 use crate::plan::marker::Object;
 use crate::sandbox::protocol::{InitSegment, Segment};
 use crate::store::key::{Key, content_named};
