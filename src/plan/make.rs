@@ -1,11 +1,11 @@
 //! The plan itself: job, probe and preset in, everything that is decided before encoding out.
 
 use super::audio::{self, Timing};
-use super::preset::{ASSUMED_RATE, Deinterlace, Preset, VideoRules};
+use super::preset::{ASSUMED_RATE, DamageRules, Deinterlace, Preset, VideoRules};
 use super::time::{Rational, mul_div_round, seconds};
 use super::{DeinterlaceMode, Filters, Plan, VideoPlan};
 use super::{chunks, encoder, ladder};
-use crate::job::Job;
+use crate::job::{Job, OnDamage};
 use crate::probe::{AudioStream, Clock, Interlace, Probe, VideoStream};
 use crate::sandbox::protocol::{AudioTask, EncodeTask};
 use std::cmp::Reverse;
@@ -33,7 +33,10 @@ pub fn make(job: &Job, probe: &Probe, preset: &Preset) -> Result<Plan, PlanError
     let mut notes = Vec::new();
     let source = chosen_video(probe, preset, &mut notes);
     let video = match (&preset.video, source) {
-        (Some(rules), Some(stream)) => Some(video(stream, rules, preset, &mut notes)?),
+        (Some(rules), Some(stream)) => {
+            check_whole(stream, job.on_damage, &preset.damage)?;
+            Some(video(stream, rules, preset, &mut notes)?)
+        }
         _ => None,
     };
     let audio = match (&preset.audio, source_sound(probe)) {
@@ -62,6 +65,20 @@ pub fn make(job: &Job, probe: &Probe, preset: &Preset) -> Result<Plan, PlanError
         audio,
         notes,
     })
+}
+
+/// A source cut short by more than the preset forgives is refused before anything is encoded.
+fn check_whole(stream: &VideoStream, on_damage: OnDamage, rules: &DamageRules) -> Result<(), PlanError> {
+    let Some(missing) = stream.missing.filter(|_| on_damage == OnDamage::Fail) else { return Ok(()) };
+    let all = stream.packets + missing.packets;
+    if missing.packets <= rules.most_lost(all) {
+        return Ok(());
+    }
+    let from_s = seconds(missing.first_pts - stream.first_pts, stream.time_base);
+    Err(PlanError::Media(format!(
+        "the source is cut short: {} of {all} frames, from {from_s:.3} s on, are missing; give the whole file, or keep what there is with on_damage = \"salvage\"",
+        missing.packets
+    )))
 }
 
 /// The task of one chunk; `threads` for each encoder that may use them.
