@@ -67,13 +67,7 @@ fn rung(
     larger: &[Rung],
 ) -> Rung {
     let hdr = (stream.colour.dynamic_range != DynamicRange::Sdr && !tone_map).then_some(&stream.colour);
-    let picture = Picture {
-        width: size.width,
-        height: size.height,
-        pixel_format: &pixels.format,
-        constant_rate: stream.constant_rate,
-        hdr,
-    };
+    let picture = Picture { pixel_format: &pixels.format, constant_rate: stream.constant_rate, hdr };
     Rung {
         name: unique(&size.name, larger),
         width: size.width,
