@@ -34,6 +34,7 @@ fn picture() -> VideoStream {
         frame_rate: Rational::new(25, 1),
         constant_rate: true,
         interlace: Interlace::Progressive,
+        missing: None,
         packets: (SECONDS * 25) as u64,
         first_pts: 1024,
         last_pts: 1024 + SECONDS * 12_800 - 512,
