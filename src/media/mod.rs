@@ -3,6 +3,7 @@
 //! All of it runs in a jailed child. [`child::work`] is the way in; the outside reaches it through [`Host`],
 //! which gives bytes of the inputs and takes progress.
 
+pub mod codecs;
 pub mod decode;
 pub mod demux;
 pub mod error;
