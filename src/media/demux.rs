@@ -114,8 +114,13 @@ impl<'h> Demuxer<'h> {
 
     /// Every stream but this one is skipped from now on.
     pub fn only(&mut self, stream: usize) {
+        self.only_these(&[stream]);
+    }
+
+    /// Every stream but these is skipped from now on.
+    pub fn only_these(&mut self, streams: &[usize]) {
         for i in 0..self.stream_count() {
-            let discard = if i == stream { ffi::AVDiscard::AVDISCARD_DEFAULT } else { ffi::AVDiscard::AVDISCARD_ALL };
+            let discard = if streams.contains(&i) { ffi::AVDiscard::AVDISCARD_DEFAULT } else { ffi::AVDiscard::AVDISCARD_ALL };
             // SAFETY: `streams` holds `nb_streams` valid pointers.
             unsafe { (**(*self.context).streams.add(i)).discard = discard };
         }

@@ -102,6 +102,15 @@ impl Frame {
         f.flags & ffi::AV_FRAME_FLAG_CORRUPT != 0 || f.decode_error_flags != 0
     }
 
+    /// Side data of the frame as bytes.
+    pub fn side_data(&self, kind: ffi::AVFrameSideDataType) -> Option<&[u8]> {
+        // SAFETY: the frame is ours; its side data lives as long as it does.
+        unsafe {
+            let data = ffi::av_frame_get_side_data(self.0, kind);
+            (!data.is_null()).then(|| std::slice::from_raw_parts((*data).data, (*data).size))
+        }
+    }
+
     /// First 16 hexadecimal digits of the SHA-256 of the visible pixels, plane by plane.
     pub fn pixel_digest(&self) -> String {
         let f = self.get();
