@@ -11,6 +11,8 @@ pub mod encode;
 pub mod encoder;
 pub mod error;
 pub mod filter;
+#[cfg(test)]
+mod fixture;
 pub mod fragment;
 pub mod frame;
 pub mod hdr;
