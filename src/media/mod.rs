@@ -4,6 +4,7 @@
 //! which gives bytes of the inputs and takes progress.
 
 pub mod audio;
+pub mod boxes;
 pub mod codecs;
 pub mod decode;
 pub mod demux;
@@ -19,6 +20,7 @@ pub mod hdr;
 pub mod input;
 pub mod look;
 pub mod probe;
+pub mod remux;
 pub mod scan;
 pub mod window;
 

@@ -4,6 +4,7 @@
 //! fragmented file and would play the priming; it does honour this tag, as Apple's players do, which also learn the
 //! padding of the last access unit from it.
 
+use crate::media::boxes::find;
 use crate::media::error::{Result, refuse};
 use crate::sandbox::protocol::RefusalReason;
 
@@ -38,17 +39,4 @@ fn boxed(kind: [u8; 4], parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     let size = u32::try_from(content.len() + 8).expect("an init segment under 4 GiB");
     [&size.to_be_bytes()[..], &kind, &content].concat()
-}
-
-/// Start and end of the first box of that type between `at` and `end`.
-fn find(bytes: &[u8], mut at: usize, end: usize, kind: [u8; 4]) -> Option<(usize, usize)> {
-    while let Some(head) = bytes.get(at..end.min(at + 8)).filter(|head| head.len() == 8) {
-        let size = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
-        let next = at.checked_add(size.max(8)).filter(|&next| next <= end)?;
-        if head[4..] == kind {
-            return Some((at, next));
-        }
-        at = next;
-    }
-    None
 }
