@@ -31,17 +31,16 @@ pub struct WorkerSettings {
     pub slots: usize,
     /// Attempts of one part before its job fails.
     pub attempts: u32,
-    /// How long to wait after an attempt, by its number from 1.
-    pub delay: fn(u32, &WorkerSettings) -> Duration,
+    /// Wait before the second attempt; it doubles with each further one, up to the longest.
     pub first_delay: Duration,
     pub longest_delay: Duration,
 }
 
 impl WorkerSettings {
-    /// Doubling from the first delay up to the longest.
-    pub fn doubling(attempt: u32, settings: &WorkerSettings) -> Duration {
+    /// How long to wait after attempt number `attempt` (from 1) failed.
+    fn delay(&self, attempt: u32) -> Duration {
         let factor = 1_u32 << attempt.saturating_sub(1).min(20);
-        settings.first_delay.saturating_mul(factor).min(settings.longest_delay)
+        self.first_delay.saturating_mul(factor).min(self.longest_delay)
     }
 }
 
@@ -139,19 +138,18 @@ impl Worker {
         let open = self.open.remove(&id).expect("every task is open until it has ended");
         let settlement = match result {
             Ok(()) => Settlement::Ack,
-            Err(error) => self.failed(&open, error).await,
+            Err(error) => self.failed(open.part.as_ref(), open.delivery.queue, open.delivery.attempt, error).await,
         };
         settle(open.delivery, settlement).await;
     }
 
     /// What becomes of a delivery that was not done. Every failure is logged here, and only here.
-    async fn failed(&self, open: &Open, error: PartError) -> Settlement {
-        let attempt = open.delivery.attempt;
-        let Some(message) = &open.part else {
+    async fn failed(&self, part: Option<&PartMessage>, queue: Queue, attempt: u32, error: PartError) -> Settlement {
+        let Some(message) = part else {
             return match error {
                 PartError::Retry(reason) | PartError::Crash(reason) if attempt < self.settings.attempts => {
-                    tracing::warn!(queue = %open.delivery.queue, attempt, reason, "delivery failed; again");
-                    Settlement::Retry((self.settings.delay)(attempt, &self.settings))
+                    tracing::warn!(%queue, attempt, reason, "delivery failed; again");
+                    Settlement::Retry(self.settings.delay(attempt))
                 }
                 error => Settlement::Reject(error.to_string()),
             };
@@ -163,7 +161,7 @@ impl Worker {
             PartError::Retry(reason) | PartError::Crash(reason) if attempt < self.settings.attempts => {
                 tracing::warn!(job = %message.job, part = %message.part, attempt, reason, "part failed; again");
                 self.tell_failed(message, attempt, &reason, true).await;
-                return Settlement::Retry((self.settings.delay)(attempt, &self.settings));
+                return Settlement::Retry(self.settings.delay(attempt));
             }
             PartError::Retry(reason) | PartError::Crash(reason) => {
                 Failure { cause: Cause::Internal, message: format!("{reason} (attempt {attempt}, the last)") }
@@ -184,7 +182,7 @@ impl Worker {
 
     async fn tell_failed(&self, message: &PartMessage, attempt: u32, reason: &str, again: bool) {
         let fact = Fact::PartFailed { part: message.part, attempt, reason: reason.into(), again };
-        if let Err(error) = self.tools.tell(&message.job, "", fact).await {
+        if let Err(error) = finish::tell_of(&self.tools, &message.job, fact).await {
             tracing::warn!(job = %message.job, part = %message.part, %error, "part.failed not told");
         }
     }

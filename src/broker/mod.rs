@@ -142,7 +142,7 @@ pub enum Settlement {
 
 /// Settles one delivery with the broker it came from; dropped unsettled, the message goes back into its queue.
 #[async_trait]
-pub trait Settle: Send {
+pub trait Settle: Send + Sync {
     /// # Errors
     /// The broker is gone, and the message will be delivered again.
     async fn settle(&mut self, settlement: Settlement) -> Result<(), BrokerError>;

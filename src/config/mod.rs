@@ -2,10 +2,10 @@
 //!
 //! A field that is none is an error that names its path and the layer it came from.
 
-use crate::sandbox::protocol::{JailLevel, Limits};
+use crate::sandbox::SandboxSettings;
+use crate::sandbox::protocol::Limits;
 use serde::Deserialize;
 use std::path::Path;
-use std::time::Duration;
 
 /// All settings with their defaults, and what they mean.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -21,7 +21,7 @@ pub struct Config {
     pub log: Log,
     pub worker: Worker,
     pub retry: Retry,
-    pub sandbox: Sandbox,
+    pub sandbox: SandboxSettings,
     pub limits: Limits,
 }
 
@@ -57,23 +57,6 @@ pub struct Retry {
     pub attempts: u32,
     pub first_delay_ms: u64,
     pub longest_delay_ms: u64,
-}
-
-impl Retry {
-    /// How long to wait after attempt number `attempt` (from 1) failed.
-    pub fn delay(&self, attempt: u32) -> Duration {
-        let doubled = self.first_delay_ms.saturating_mul(1 << attempt.saturating_sub(1).min(30));
-        Duration::from_millis(doubled.min(self.longest_delay_ms))
-    }
-}
-
-/// How children are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sandbox {
-    pub minimum_jail: JailLevel,
-    pub deadline_s: u64,
-    pub stall_s: u64,
 }
 
 /// Why the settings cannot be used.
@@ -126,6 +109,8 @@ fn read(table: &toml::Table, layer: &str) -> Result<Config, ConfigError> {
         ("retry.longest_delay_ms", config.retry.longest_delay_ms, 0, 600_000),
         ("sandbox.deadline_s", config.sandbox.deadline_s, 1, 1200),
         ("sandbox.stall_s", config.sandbox.stall_s, 1, 1200),
+        ("sandbox.stderr_tail_bytes", config.sandbox.stderr_tail_bytes as u64, 0, 1024 * 1024),
+        ("sandbox.kill_grace_ms", config.sandbox.kill_grace_ms, 0, 1000),
     ] {
         if !(least..=most).contains(&value) {
             return Err(wrong(path, format!("is {value}; allowed are {least} to {most}")));
@@ -205,12 +190,5 @@ mod tests {
         assert_eq!(of(None, &[("NARROWS_LOG__LEVEL", "7")]), variable("NARROWS_LOG__LEVEL", "log.level"));
         let missing = Config::load(Some(Path::new("none.toml")), std::iter::empty()).unwrap_err();
         assert_eq!((missing.layer.as_str(), missing.path.as_str()), ("none.toml", "."));
-    }
-
-    #[test]
-    fn delays_double_up_to_the_longest() {
-        let retry = load(None, &[]).unwrap().retry;
-        let delays: Vec<u128> = [1, 2, 3, 8, 9, 99].map(|n| retry.delay(n).as_millis()).to_vec();
-        assert_eq!(delays, [250, 500, 1000, 30_000, 30_000, 30_000]);
     }
 }

@@ -1,7 +1,7 @@
 //! How a job ends: the result is written, then the terminal event is published.
 
 use super::accept::Accepted;
-use super::package::PACKAGED_REPORT;
+use super::package::REPORT_PATH;
 use super::{PartError, Tools};
 use crate::broker::Topic;
 use crate::event::{Fact, Failure};
@@ -73,11 +73,20 @@ async fn end(tools: &Tools, accepted: &Accepted, wanted: JobResult) -> Result<()
 /// Publishes the terminal event that goes with a result.
 pub(super) async fn tell(tools: &Tools, accepted: &Accepted, result: JobResult) -> Result<(), PartError> {
     let fact = match result {
-        JobResult::Completed { .. } => Fact::JobCompleted { report: PACKAGED_REPORT.into() },
+        JobResult::Completed { .. } => Fact::JobCompleted { report: REPORT_PATH.into() },
         JobResult::Failed { failure } => Fact::JobFailed { failure },
         JobResult::Canceled => Fact::JobCanceled,
     };
     Ok(tools.tell(&accepted.id, &accepted.job.tenant, fact).await?)
+}
+
+/// Publishes a fact of a job that is known by its id only.
+///
+/// # Errors
+/// The job cannot be read, or the broker did not take the fact.
+pub async fn tell_of(tools: &Tools, job: &JobId, fact: Fact) -> Result<(), PartError> {
+    let accepted = tools.accepted(job).await?;
+    Ok(tools.tell(job, &accepted.job.tenant, fact).await?)
 }
 
 /// Ends the job that a dead letter belongs to.

@@ -15,7 +15,8 @@ pub mod report;
 pub mod resume;
 mod upload;
 
-pub use child::{Children, JailedChildren};
+pub use child::{Children, JailedChildren, StopFuture};
+pub use package::REPORT_PATH;
 
 use crate::broker::{Broker, BrokerError, Class, Queue, Topic};
 use crate::event::{Cause, Event, Fact, Failure};

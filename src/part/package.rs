@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Path of the report under the output URI.
-pub const PACKAGED_REPORT: &str = "report.json";
+pub const REPORT_PATH: &str = "report.json";
 
 /// What the children of this part used.
 #[derive(Default)]
@@ -46,7 +46,7 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
     }
     let report = JobReport::new(planned, &markers, &title, &objects);
     let body = serde_json::to_vec_pretty(&report).map_err(|e| PartError::Crash(e.to_string()))?;
-    objects.push(write(&output, PACKAGED_REPORT, body).await?);
+    objects.push(write(&output, REPORT_PATH, body).await?);
     for document in package::manifests(&planned.plan, &title) {
         objects.push(write(&output, &document.path, document.body.into_bytes()).await?);
     }

@@ -6,14 +6,15 @@ use super::upload::MediaPlace;
 use super::{PartError, Planned, Tools};
 use crate::plan::marker::{Marker, Object, PartId};
 use crate::store::key::Key;
+use std::collections::BTreeMap;
 
 /// What there is of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Nothing, or not even its plan.
     New,
-    /// Parts that are done and whose objects are all there.
-    Begun { parts: usize },
+    /// Parts that are done and whose objects are all there, with the video frames each made.
+    Begun { parts: BTreeMap<PartId, u64> },
     /// It is complete and everything it made is there.
     Complete,
 }
@@ -40,24 +41,26 @@ pub async fn look(tools: &Tools, accepted: &Accepted) -> Result<Found, PartError
         }
         Err(e) => return Err(e),
     };
-    let mut parts = 0;
+    let mut parts = BTreeMap::new();
     for path in work.list(&Key::markers(id)).await? {
         let Some(part) = Key::part_of_marker(id, &path) else { continue };
         let key = Key::marker(id, part);
-        let stands = match work.get_json::<Marker>(&key).await {
-            Ok(Some(marker)) => stands(tools, &planned, &marker).await?,
-            Ok(None) => continue,
+        let frames = match work.get_json::<Marker>(&key).await {
+            Ok(Some(marker)) if stands(tools, &planned, &marker).await? => Some(super::frames(&marker)),
             Err(e) if e.is_temporary() => return Err(e.into()),
-            Err(_) => false,
+            _ => None,
         };
-        if stands {
-            parts += 1;
-        } else {
-            tracing::info!(job = %id, %part, "objects are gone; the part is done again");
-            work.delete(&key).await?;
+        match frames {
+            Some(frames) => {
+                parts.insert(part, frames);
+            }
+            None => {
+                tracing::info!(job = %id, %part, "objects are gone; the part is done again");
+                work.delete(&key).await?;
+            }
         }
     }
-    Ok(if parts == 0 { Found::New } else { Found::Begun { parts } })
+    Ok(if parts.is_empty() { Found::New } else { Found::Begun { parts } })
 }
 
 async fn stands(tools: &Tools, planned: &Planned, marker: &Marker) -> Result<bool, PartError> {
