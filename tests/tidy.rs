@@ -335,5 +335,14 @@ fn names_no_target(pages: &[Source], makefile: &str) -> Vec<String> {
     findings
 }
 
+/// The architecture page names the files of a job's way in bold: `**`part/probe.rs`**`, under `src/`.
+fn names_no_file(page: &Source, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let named = |line: &'_ str| -> Vec<String> {
+        line.split("**`").skip(1).filter_map(|rest| rest.split_once("`**")).map(|(name, _)| name.to_string()).collect()
+    };
+    let all = lines(&page.text).flat_map(|(n, line)| named(line).into_iter().map(move |name| (n, name)));
+    all.filter(|(_, name)| !exists(name)).map(|(n, name)| format!("{}:{n}: there is no src/{name}", page.path)).collect()
+}
+
 #[path = "tidy/rules.rs"]
 mod rules;

@@ -185,3 +185,14 @@ fn a_make_command_that_does_not_exist_is_found() {
     let rule = |files: &[Source]| names_no_target(files, "demo: build\n\tcargo run\n");
     finds(rule, "README.md", "```\nmake demos\n```", "run `make demo`, and make everybody happy");
 }
+
+#[test]
+fn every_file_on_the_way_of_a_job_is_where_the_page_says() {
+    keep(names_no_file(&named("src/README.md"), |name| root().join("src").join(name).exists()));
+}
+
+#[test]
+fn a_page_that_names_a_file_that_is_gone_is_found() {
+    let rule = |files: &[Source]| names_no_file(&files[0], |name| name == "job.rs");
+    finds(rule, "src/README.md", "**`job.rs`** then **`attic.rs`** parses", "**`job.rs`** parses; `attic.rs` is gone");
+}
