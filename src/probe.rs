@@ -69,6 +69,9 @@ pub struct VideoStream {
     pub interlace: Interlace,
     /// Video packets found.
     pub packets: u64,
+    /// What the index names and the source no longer holds; absent for a whole source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Missing>,
     /// Presentation time of the first and the last packet (in presentation order), and the end of the last.
     pub first_pts: i64,
     pub last_pts: i64,
@@ -83,6 +86,14 @@ pub struct VideoStream {
     pub bit_rate: u64,
     /// ISO 639-2 language, when the source says one.
     pub language: Option<String>,
+}
+
+/// The part of a cut source that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    pub packets: u64,
+    /// Presentation time of the first, ticks.
+    pub first_pts: i64,
 }
 
 /// May the timestamps be cut at?

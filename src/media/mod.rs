@@ -1,1 +1,24 @@
-//! (to be written)
+//! The FFI island: everything that names FFmpeg's libraries, and nothing else does.
+//!
+//! All of it runs in a jailed child. [`child::work`] is the way in; the outside reaches it through [`Host`],
+//! which gives bytes of the inputs and takes progress.
+
+pub mod decode;
+pub mod demux;
+pub mod error;
+pub mod frame;
+pub mod fragment;
+pub mod hdr;
+pub mod input;
+pub mod codecs;
+pub mod encode;
+pub mod encoder;
+pub mod filter;
+pub mod look;
+pub mod probe;
+pub mod scan;
+pub mod window;
+
+pub(crate) use ffmpeg_next::ffi;
+
+pub use input::Host;

@@ -1,17 +1,261 @@
-//! (to be written)
-use super::Plan;
+//! The plan itself: job, probe and preset in, everything that is decided before encoding out.
+
+use super::audio::{self, Timing};
+use super::preset::{ASSUMED_RATE, DamageRules, Deinterlace, Preset, VideoRules};
+use super::time::{Rational, mul_div_round, seconds};
+use super::{DeinterlaceMode, Filters, Plan, VideoPlan};
+use super::{chunks, encoder, ladder};
+use crate::job::{Job, OnDamage};
+use crate::probe::{AudioStream, Clock, Interlace, Probe, VideoStream};
+use crate::sandbox::protocol::{AudioTask, EncodeTask};
+use std::cmp::Reverse;
+
+/// A child is told of so many keyframes before its chunk, its own among them: more than one, for the last may turn
+/// out not to be safe for the chunk's first frame.
+const KEYFRAMES_TOLD: usize = 4;
+
 /// Why no plan can be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
+    /// The preset asks for what no encoder does.
     #[error("{0}")]
     Preset(String),
+    /// The source holds nothing that the preset makes an output of.
     #[error("{0}")]
     Media(String),
 }
-pub fn make(
-    _job: &crate::job::Job,
-    _probe: &crate::probe::Probe,
-    _preset: &crate::plan::preset::Preset,
-) -> Result<Plan, PlanError> {
-    Err(PlanError::Media(String::new()))
+
+/// Decides everything. The same arguments give the same plan.
+///
+/// # Errors
+/// The preset names a speed its encoder has not, or the source holds no stream that the preset makes an output of.
+pub fn make(job: &Job, probe: &Probe, preset: &Preset) -> Result<Plan, PlanError> {
+    let mut notes = Vec::new();
+    let source = chosen_video(probe, preset, &mut notes);
+    let video = match (&preset.video, source) {
+        (Some(rules), Some(stream)) => {
+            check_whole(stream, job.on_damage, &preset.damage)?;
+            Some(video(stream, rules, preset, &mut notes)?)
+        }
+        _ => None,
+    };
+    let audio = match (&preset.audio, source_sound(probe)) {
+        (Some(rules), sound) if !sound.is_empty() => {
+            let (renditions, more) = audio::renditions(&sound, rules, &timing(probe, preset, video.as_ref()));
+            notes.extend(more);
+            renditions
+        }
+        _ => Vec::new(),
+    };
+    if video.is_none() && audio.is_empty() {
+        return Err(PlanError::Media(nothing_to_make(probe, preset)));
+    }
+    if video.is_none() && preset.video.is_some() {
+        notes.push("the source has no video stream: only its audio is encoded".into());
+    }
+    if audio.is_empty() && preset.audio.is_some() {
+        notes.push("the source has no audio that could be encoded".into());
+    }
+    Ok(Plan {
+        preset: preset.name.clone(),
+        packaging: preset.packaging.clone(),
+        on_damage: job.on_damage,
+        damage: preset.damage.clone(),
+        video,
+        audio,
+        notes,
+    })
+}
+
+/// A source cut short by more than the preset forgives is refused before anything is encoded.
+fn check_whole(stream: &VideoStream, on_damage: OnDamage, rules: &DamageRules) -> Result<(), PlanError> {
+    let Some(missing) = stream.missing.filter(|_| on_damage == OnDamage::Fail) else { return Ok(()) };
+    let all = stream.packets + missing.packets;
+    if missing.packets <= rules.most_lost(all) {
+        return Ok(());
+    }
+    let from_s = seconds(missing.first_pts - stream.first_pts, stream.time_base);
+    Err(PlanError::Media(format!(
+        "the source is cut short: {} of {all} frames, from {from_s:.3} s on, are missing; give the whole file, or keep what there is with on_damage = \"salvage\"",
+        missing.packets
+    )))
+}
+
+/// The task of one chunk; `threads` for each encoder that may use them.
+///
+/// # Panics
+/// When the plan has no such chunk.
+pub fn encode_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> EncodeTask {
+    let video = plan.video.as_ref().expect("a plan with an encode part has video");
+    let chunk = video.chunks[chunk as usize].clone();
+    let keyframes = probe.video.iter().find(|stream| stream.index == video.stream).map_or(&[][..], |stream| &stream.keyframes);
+    let told = match (chunk.start, keyframes.get(chunk.keyframe)) {
+        (Some(start), Some(own)) if own.pts <= start => {
+            keyframes[(chunk.keyframe + 1).saturating_sub(KEYFRAMES_TOLD)..=chunk.keyframe].to_vec()
+        }
+        // The first chunk, or no keyframe before this one: from the beginning.
+        _ => Vec::new(),
+    };
+    EncodeTask {
+        stream: video.stream,
+        source_base: video.source_base,
+        origin: video.origin,
+        clean_clock: video.clock != Clock::Trusted,
+        timescale: video.timescale,
+        ticks_per_tick: video.ticks_per_tick,
+        reorder_delay: video.reorder_delay,
+        frame_duration: video.frame_duration,
+        frame_rate: video.frame_rate,
+        chunk,
+        keyframes: told,
+        filters: video.filters.clone(),
+        rungs: video.rungs.clone(),
+        threads,
+    }
+}
+
+/// The task of one audio rendition.
+///
+/// # Panics
+/// When the plan has no such rendition.
+pub fn audio_task(plan: &Plan, rendition: u32) -> AudioTask {
+    AudioTask { rendition: plan.audio[rendition as usize].clone() }
+}
+
+/// The video stream with most pixels, of these the one with most packets, when the preset makes video.
+fn chosen_video<'a>(probe: &'a Probe, preset: &Preset, notes: &mut Vec<String>) -> Option<&'a VideoStream> {
+    preset.video.as_ref()?;
+    let seen = probe.video.iter().filter(|stream| stream.packets > 0);
+    let size = |stream: &VideoStream| u64::from(stream.width) * u64::from(stream.height);
+    let best = seen.max_by_key(|stream| (size(stream), stream.packets, Reverse(stream.index)))?;
+    for other in probe.video.iter().filter(|stream| stream.index != best.index) {
+        notes.push(format!(
+            "video stream {} ({}x{}) is left out: stream {} is the one encoded",
+            other.index, other.width, other.height, best.index
+        ));
+    }
+    Some(best)
+}
+
+/// Audio streams that can be planned for.
+fn source_sound(probe: &Probe) -> Vec<AudioStream> {
+    probe.audio.iter().filter(|stream| stream.time_base.is_positive()).cloned().collect()
+}
+
+fn nothing_to_make(probe: &Probe, preset: &Preset) -> String {
+    let wanted = match (&preset.video, &preset.audio) {
+        (Some(_), Some(_)) => "video or audio",
+        (Some(_), None) => "video",
+        (None, _) => "audio",
+    };
+    let others: Vec<String> = probe.ignored.iter().map(|s| format!("{} {} ({})", s.kind, s.codec, s.why)).collect();
+    let left_out = if others.is_empty() { String::new() } else { format!("; left out: {}", others.join(", ")) };
+    format!("no {wanted} stream that preset {} could encode{left_out}", preset.name)
+}
+
+fn video(stream: &VideoStream, rules: &VideoRules, preset: &Preset, notes: &mut Vec<String>) -> Result<VideoPlan, PlanError> {
+    encoder::check_speed(rules).map_err(PlanError::Preset)?;
+    let deinterlace = match (stream.interlace, rules.deinterlace) {
+        (Interlace::Progressive, _) | (_, Deinterlace::Off) => DeinterlaceMode::Off,
+        (_, Deinterlace::Auto) => DeinterlaceMode::Frame,
+        (_, Deinterlace::Field) => DeinterlaceMode::Field,
+    };
+    let fields = if deinterlace == DeinterlaceMode::Field { 2 } else { 1 };
+    let (timescale, ticks_per_tick) = timescale(stream.time_base, fields)?;
+    let ladder = ladder::ladder(stream, rules);
+    let least = encoder::least_size(rules.codec);
+    if let Some(rung) = ladder.rungs.iter().find(|rung| rung.width.min(rung.height) < least) {
+        let size = format!("{}x{}", rung.width, rung.height);
+        return Err(PlanError::Media(format!(
+            "rung {} would be {size}; {} takes no picture with a side under {least} pixels",
+            rung.name, rung.encoder.library
+        )));
+    }
+    let rate = if stream.frame_rate.is_positive() { stream.frame_rate } else { ASSUMED_RATE };
+    let frame_rate = Rational::new(rate.num.saturating_mul(fields), rate.den).reduced();
+    let frame_duration = mul_div_round(i64::from(timescale), frame_rate.den, frame_rate.num).max(1);
+    let longest = match stream.clock {
+        Clock::Trusted => stream.longest_frame.saturating_mul(ticks_per_tick).max(frame_duration),
+        Clock::Untrusted { .. } => frame_duration,
+    };
+    let reorder = ladder.rungs.iter().map(|rung| rung.encoder.reorder_frames).max().unwrap_or(0);
+    describe(stream, deinterlace, ladder.tone_map, notes);
+    notes.extend(ladder.notes);
+    Ok(VideoPlan {
+        stream: stream.index,
+        source_base: stream.time_base,
+        origin: stream.first_pts,
+        clock: stream.clock.clone(),
+        timescale,
+        ticks_per_tick,
+        reorder_delay: i64::from(reorder).saturating_mul(longest),
+        frame_duration,
+        frame_rate,
+        expected_frames: stream.packets * fields as u64,
+        filters: Filters { rotation: stream.rotation, deinterlace, tone_map: ladder.tone_map, pad_to_even: ladder.pad_to_even },
+        rungs: ladder.rungs,
+        chunks: chunks::grid(stream, &preset.chunk, preset.packaging.segment_s),
+    })
+}
+
+/// Output ticks a second, and output ticks per source tick: exact, whatever the source's time base.
+/// Where fields become frames both are doubled: a field may last an odd number of half ticks.
+fn timescale(base: Rational, fields: i64) -> Result<(u32, i64), PlanError> {
+    let base = base.reduced();
+    let doubled = base.den.checked_mul(fields).zip(base.num.checked_mul(fields));
+    let fits = doubled.filter(|_| base.is_positive());
+    fits.and_then(|(den, num)| Some((u32::try_from(den).ok()?, num)))
+        .ok_or_else(|| PlanError::Media(format!("a time base of {}/{} s cannot be written to an MP4 track", base.num, base.den)))
+}
+
+/// Notes on what is done to the picture.
+fn describe(stream: &VideoStream, deinterlace: DeinterlaceMode, tone_map: bool, notes: &mut Vec<String>) {
+    if let Clock::Untrusted { why } = &stream.clock {
+        notes.push(format!("the timestamps cannot be trusted ({why}): the title is one chunk on a clean clock"));
+    }
+    if stream.rotation != 0 {
+        notes.push(format!("the picture is turned by {} degrees clockwise", stream.rotation));
+    }
+    match deinterlace {
+        DeinterlaceMode::Off => {}
+        DeinterlaceMode::Frame => notes.push("the source is interlaced: it is deinterlaced, one frame for each frame".into()),
+        DeinterlaceMode::Field => notes.push("the source is interlaced: it is deinterlaced, one frame for each field".into()),
+    }
+    if tone_map {
+        notes.push("HDR is tone-mapped to BT.709".into());
+    }
+}
+
+/// Where the audio's time zero is and where its segments start.
+fn timing(probe: &Probe, preset: &Preset, video: Option<&VideoPlan>) -> Timing {
+    let segment_s = preset.packaging.segment_s;
+    if let Some(video) = video {
+        return Timing {
+            origin: video.origin,
+            base: video.source_base,
+            segments: video.chunks.iter().flat_map(|chunk| chunk.segments.iter().copied()).collect(),
+            segment_s,
+            assumed_s: 0.0,
+        };
+    }
+    let starts = probe.audio.iter().filter(|s| s.time_base.is_positive()).filter_map(|s| Some((s.first_pts?, s.time_base)));
+    let earliest = starts.min_by(|(a, of_a), (b, of_b)| compare(*a, *of_a, *b, *of_b));
+    let (origin, base) = earliest.unwrap_or((0, Rational::new(1, 1000)));
+    Timing { origin, base, segments: Vec::new(), segment_s, assumed_s: assumed_length(probe) }
+}
+
+/// Orders two times in different bases, exactly.
+fn compare(a: i64, of_a: Rational, b: i64, of_b: Rational) -> std::cmp::Ordering {
+    let left = i128::from(a) * i128::from(of_a.num) * i128::from(of_b.den);
+    let right = i128::from(b) * i128::from(of_b.num) * i128::from(of_a.den);
+    left.cmp(&right)
+}
+
+/// Length for streams that state no end: the longest that another states, else what the bytes give. Segments
+/// beyond the true end are simply never made.
+fn assumed_length(probe: &Probe) -> f64 {
+    let stated = probe.audio.iter().filter_map(|s| Some(seconds(s.end_pts? - s.first_pts.unwrap_or(0), s.time_base)));
+    let longest = stated.fold(0.0, f64::max);
+    let bit_rate: u64 = probe.audio.iter().map(|s| s.bit_rate).sum();
+    if longest > 0.0 || bit_rate == 0 { longest } else { probe.bytes as f64 * 8.0 / bit_rate as f64 }
 }

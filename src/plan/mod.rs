@@ -2,15 +2,17 @@
 //!
 //! Same inputs, same plan, same keys. Nothing here reads a clock, a file or a random number.
 
+pub mod audio;
 pub mod chunks;
 pub mod encoder;
 pub mod ladder;
 pub mod make;
 pub mod marker;
+pub mod pixel;
 pub mod preset;
 pub mod time;
 
-pub use make::{PlanError, make};
+pub use make::{PlanError, audio_task, encode_task, make};
 
 use crate::job::OnDamage;
 use crate::probe::Clock;

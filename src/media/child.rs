@@ -1,0 +1,26 @@
+//! The way into the island: one order, one report.
+
+use crate::media::error::{Result, refuse};
+use crate::media::input::Host;
+use crate::media::{audio, encode, ffi, probe, remux};
+use crate::sandbox::protocol::{Order, RefusalReason, Report, Task};
+use std::path::Path;
+
+/// Does what the order says, in this process, which should be jailed.
+///
+/// # Errors
+/// Why no output will be made.
+pub fn work(order: &Order, host: &dyn Host) -> Result<Report> {
+    if order.inputs.is_empty() {
+        return refuse(RefusalReason::Internal, "an order without inputs");
+    }
+    // SAFETY: a plain setting; warnings go to stderr, of which the parent keeps the tail.
+    unsafe { ffi::av_log_set_level(ffi::AV_LOG_ERROR as i32) };
+    let scratch = Path::new(&order.scratch);
+    match &order.task {
+        Task::Probe => probe::probe(host, &order.limits).map(Report::Probe),
+        Task::Encode(task) => encode::encode(host, &order.limits, scratch, task).map(Report::Encode),
+        Task::Audio(task) => audio::encode(host, &order.limits, scratch, task).map(Report::Audio),
+        Task::Remux(task) => remux::remux(host, &order.limits, scratch, order.inputs.len(), task).map(Report::Remux),
+    }
+}

@@ -1,0 +1,294 @@
+//! One rung of one chunk: frames in, finished segments out.
+//!
+//! Decode times are ours, not the encoder's: the i-th sample of a segment in decode order is decoded at the i-th
+//! presentation time of the segment, less the title's reorder delay. So sample durations are display durations,
+//! a segment's `tfdt` is its first presentation time whatever the encoder's look-ahead, and chunks of one frame
+//! or of uneven frame rate join like any others.
+
+use crate::media::codecs::rfc6381;
+use crate::media::demux::av_rational;
+use crate::media::error::{AGAIN, Options, Result, allocated, c, check, refusal, refuse, words};
+use crate::media::ffi;
+use crate::media::fragment::Fragmenter;
+use crate::media::frame::{Frame, Packet};
+use crate::plan::time::Rational;
+use crate::plan::{Encoder, Rung};
+use crate::sandbox::protocol::{EncodeTask, EncodedRung, InitSegment, RefusalReason, Segment};
+use std::path::{Path, PathBuf};
+
+const INTERNAL: RefusalReason = RefusalReason::Internal;
+
+/// Encodes one rung.
+pub struct RungEncoder<'t> {
+    task: &'t EncodeTask,
+    rung: &'t Rung,
+    scratch: PathBuf,
+    prefix: String,
+    codec: Codec,
+    fragmenter: Option<Fragmenter>,
+    /// Segments begun and not written: number and start, output ticks. The first is being filled.
+    begun: Vec<(u32, i64)>,
+    /// Packets of the first begun segment, in decode order.
+    pending: Vec<Packet>,
+    frames_in: u64,
+    bytes: u64,
+    segments: Vec<Segment>,
+    init: Option<InitSegment>,
+    pub cpu_s: f64,
+}
+
+impl<'t> RungEncoder<'t> {
+    /// # Errors
+    /// Settings: the encoder does not take them.
+    pub fn open(task: &'t EncodeTask, number: usize, scratch: &Path) -> Result<Self> {
+        let rung = &task.rungs[number];
+        Ok(Self {
+            task,
+            rung,
+            scratch: scratch.to_path_buf(),
+            prefix: format!("r{number}"),
+            codec: Codec::open(task, rung)?,
+            fragmenter: None,
+            begun: Vec::new(),
+            pending: Vec::new(),
+            frames_in: 0,
+            bytes: 0,
+            segments: Vec::new(),
+            init: None,
+            cpu_s: 0.0,
+        })
+    }
+
+    /// Takes a frame for time `time` (output ticks) in segment number `segment`.
+    ///
+    /// # Errors
+    /// Settings or Internal: the encoder fails.
+    pub fn push(&mut self, frame: &mut Frame, time: i64, segment: u32) -> Result<()> {
+        let starts = self.begun.last().is_none_or(|&(last, _)| last != segment);
+        if starts {
+            if self.rung.encoder.restart_per_segment && !self.begun.is_empty() {
+                self.drain_codec()?;
+                self.write_segment(time)?;
+                self.codec = Codec::open(self.task, self.rung)?;
+            }
+            self.begun.push((segment, time));
+        }
+        let f = frame.get_mut();
+        f.pts = time;
+        f.pict_type = if starts { ffi::AVPictureType::AV_PICTURE_TYPE_I } else { ffi::AVPictureType::AV_PICTURE_TYPE_NONE };
+        f.key_frame = i32::from(starts);
+        self.codec.send(Some(frame))?;
+        self.frames_in += 1;
+        self.take_packets()
+    }
+
+    fn take_packets(&mut self) -> Result<()> {
+        while let Some(packet) = self.codec.receive()? {
+            let next = self.begun.get(1).map(|&(_, start)| start);
+            if packet.is_key() && next.is_some() && packet.pts() == next {
+                self.write_segment(next.unwrap_or_default())?;
+            }
+            self.pending.push(packet);
+        }
+        Ok(())
+    }
+
+    fn drain_codec(&mut self) -> Result<()> {
+        self.codec.send(None)?;
+        self.take_packets()
+    }
+
+    /// Ends the chunk at `end` (output ticks) and reports.
+    ///
+    /// # Errors
+    /// Internal: the encoder lost or doubled a frame.
+    pub fn finish(mut self, end: i64) -> Result<EncodedRung> {
+        self.drain_codec()?;
+        if !self.begun.is_empty() {
+            self.write_segment(end)?;
+        }
+        let frames: u64 = self.segments.iter().map(|s| s.samples).sum();
+        if frames != self.frames_in {
+            return refuse(INTERNAL, format!("{}: {} frames went into {} and {frames} came out", self.rung.name, self.frames_in, self.rung.encoder.library));
+        }
+        let init = self.init.ok_or_else(|| refusal(INTERNAL, "no init segment was made"))?;
+        Ok(EncodedRung { name: self.rung.name.clone(), init, segments: self.segments, frames, bytes: self.bytes, cpu_s: self.cpu_s })
+    }
+
+    /// Writes the segment being filled; it ends at `end`.
+    fn write_segment(&mut self, end: i64) -> Result<()> {
+        let (number, start) = self.begun.remove(0);
+        let mut packets = std::mem::take(&mut self.pending);
+        let mut times: Vec<i64> = packets.iter().map(|p| p.pts().unwrap_or(start)).collect();
+        times.sort_unstable();
+        let sound = packets.first().is_some_and(Packet::is_key) && times.first() == Some(&start) && times.windows(2).all(|w| w[0] < w[1]);
+        if !sound || times.last().is_some_and(|&last| last >= end) {
+            return refuse(INTERNAL, format!("{}: segment {number} does not start with its own key frame, or its times do not fit", self.rung.name));
+        }
+        self.stamp(&mut packets, &times, end);
+        let samples = packets.len() as u64;
+        let fragmenter = match &mut self.fragmenter {
+            Some(open) => open,
+            none => none.insert(Fragmenter::open(self.codec.get(), self.task.timescale, &self.rung.encoder.sample_entry, number + 1)?),
+        };
+        for packet in &mut packets {
+            fragmenter.write(packet)?;
+        }
+        let bytes = fragmenter.cut()?;
+        let file = format!("{}-{number:05}.m4s", self.prefix);
+        write_file(&self.scratch.join(&file), &bytes)?;
+        self.bytes += bytes.len() as u64;
+        self.segments.push(Segment { index: number, file, bytes: bytes.len() as u64, time: start, duration: end - start, samples });
+        self.note_init()
+    }
+
+    /// Gives every sample its decode time and duration.
+    fn stamp(&self, packets: &mut [Packet], times: &[i64], end: i64) {
+        let mut latest = i64::MAX;
+        for (i, packet) in packets.iter_mut().enumerate().rev() {
+            let pts = packet.pts().unwrap_or(times[i]);
+            latest = latest.min(pts);
+            let raw = packet.get_mut();
+            raw.dts = (times[i] - self.task.reorder_delay).min(latest);
+            raw.duration = times.get(i + 1).copied().unwrap_or(end) - times[i];
+        }
+    }
+
+    fn note_init(&mut self) -> Result<()> {
+        if self.init.is_some() {
+            return Ok(());
+        }
+        let Some(bytes) = self.fragmenter.as_ref().and_then(Fragmenter::init) else {
+            return refuse(INTERNAL, "the muxer gave no init segment");
+        };
+        let file = format!("{}-init.mp4", self.prefix);
+        write_file(&self.scratch.join(&file), bytes)?;
+        let codecs = self.codec.codecs(&self.rung.encoder.sample_entry)?;
+        self.init = Some(InitSegment { file, bytes: bytes.len() as u64, codecs, timescale: self.task.timescale });
+        Ok(())
+    }
+}
+
+/// Writes a whole file; a full disk or a passed limit is ours, not the customer's.
+///
+/// # Errors
+/// Internal, with the system's words.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).or_else(|e| refuse(INTERNAL, format!("a scratch file cannot be written: {e}")))
+}
+
+/// An open encoder.
+struct Codec(*mut ffi::AVCodecContext);
+
+impl Codec {
+    fn open(task: &EncodeTask, rung: &Rung) -> Result<Self> {
+        let name = c(&rung.encoder.library);
+        // SAFETY: a look-up by name.
+        let codec = unsafe { ffi::avcodec_find_encoder_by_name(name.as_ptr()) };
+        if codec.is_null() {
+            return refuse(RefusalReason::Settings, format!("encoder {} is not installed here", rung.encoder.library));
+        }
+        // SAFETY: the codec is not null; the context is ours.
+        let encoder = Self(allocated(unsafe { ffi::avcodec_alloc_context3(codec) }, "an encoder")?);
+        encoder.describe(task, rung)?;
+        let mut options = Options::new(with_threads(&rung.encoder, task.threads));
+        // SAFETY: the context is set up.
+        let code = unsafe { ffi::avcodec_open2(encoder.0, codec, &mut options.0) };
+        if code < 0 {
+            return refuse(
+                RefusalReason::Settings,
+                format!("{}: {} does not take its settings for {}x{} {}: {}", rung.name, rung.encoder.library, rung.width, rung.height, rung.pixel_format, words(code)),
+            );
+        }
+        match options.left().as_slice() {
+            [] => Ok(encoder),
+            left => refuse(RefusalReason::Settings, format!("{}: {} has no option {}", rung.name, rung.encoder.library, left.join(", "))),
+        }
+    }
+
+    fn describe(&self, task: &EncodeTask, rung: &Rung) -> Result<()> {
+        let colour = &rung.colour;
+        let (format, primaries, transfer, matrix) = (c(&rung.pixel_format), c(&colour.primaries), c(&colour.transfer), c(&colour.matrix));
+        // SAFETY: the context is ours; names that are not known give a negative value, checked before it becomes an enum.
+        unsafe {
+            let x = &mut *self.0;
+            x.width = rung.width as i32;
+            x.height = rung.height as i32;
+            x.pix_fmt = ffi::av_get_pix_fmt(format.as_ptr());
+            if x.pix_fmt == ffi::AVPixelFormat::AV_PIX_FMT_NONE {
+                return refuse(RefusalReason::Settings, format!("{} is no pixel format", rung.pixel_format));
+            }
+            x.time_base = av_rational(Rational::new(1, i64::from(task.timescale)));
+            x.framerate = av_rational(task.frame_rate);
+            x.sample_aspect_ratio = av_rational(rung.sample_aspect);
+            x.flags |= ffi::AV_CODEC_FLAG_GLOBAL_HEADER as i32 | ffi::AV_CODEC_FLAG_BITEXACT as i32;
+            x.thread_count = 1;
+            x.color_range = if rung.full_range { ffi::AVColorRange::AVCOL_RANGE_JPEG } else { ffi::AVColorRange::AVCOL_RANGE_MPEG };
+            if let Ok(value) = u32::try_from(ffi::av_color_primaries_from_name(primaries.as_ptr())) {
+                x.color_primaries = std::mem::transmute::<u32, ffi::AVColorPrimaries>(value);
+            }
+            if let Ok(value) = u32::try_from(ffi::av_color_transfer_from_name(transfer.as_ptr())) {
+                x.color_trc = std::mem::transmute::<u32, ffi::AVColorTransferCharacteristic>(value);
+            }
+            if let Ok(value) = u32::try_from(ffi::av_color_space_from_name(matrix.as_ptr())) {
+                x.colorspace = std::mem::transmute::<u32, ffi::AVColorSpace>(value);
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&self) -> &ffi::AVCodecContext {
+        // SAFETY: never null once open.
+        unsafe { &*self.0 }
+    }
+
+    fn send(&mut self, frame: Option<&Frame>) -> Result<()> {
+        let frame = frame.map_or(std::ptr::null(), |f| f.0.cast_const());
+        // SAFETY: the encoder is open; a null frame means the end.
+        match unsafe { ffi::avcodec_send_frame(self.0, frame) } {
+            0.. | ffi::AVERROR_EOF => Ok(()),
+            code => refuse(INTERNAL, format!("encoding: {}", words(code))),
+        }
+    }
+
+    fn receive(&mut self) -> Result<Option<Packet>> {
+        let packet = Packet::new()?;
+        // SAFETY: both are ours.
+        match unsafe { ffi::avcodec_receive_packet(self.0, packet.0) } {
+            0.. => Ok(Some(packet)),
+            AGAIN | ffi::AVERROR_EOF => Ok(None),
+            code => refuse(INTERNAL, format!("encoding: {}", words(code))),
+        }
+    }
+
+    fn codecs(&self, sample_entry: &str) -> Result<String> {
+        // SAFETY: the parameters are ours and freed here; the encoder is open.
+        unsafe {
+            let mut parameters = allocated(ffi::avcodec_parameters_alloc(), "parameters")?;
+            let code = ffi::avcodec_parameters_from_context(parameters, self.0);
+            let codecs = check(code, INTERNAL, "the encoder's parameters").and_then(|_| rfc6381(&*parameters, sample_entry));
+            ffi::avcodec_parameters_free(&mut parameters);
+            codecs
+        }
+    }
+}
+
+impl Drop for Codec {
+    fn drop(&mut self) {
+        // SAFETY: ours.
+        unsafe { ffi::avcodec_free_context(&mut self.0) };
+    }
+}
+
+/// The plan's options and the worker's own choice of threads, which changes no bit of the output: x265's pools.
+fn with_threads(encoder: &Encoder, threads: u32) -> Vec<(String, String)> {
+    let mut options: Vec<(String, String)> = encoder.options.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    if encoder.library == "libx265" {
+        let pools = if threads <= 1 { "none".to_string() } else { threads.to_string() };
+        match options.iter_mut().find(|(key, _)| key == "x265-params") {
+            Some((_, text)) => *text = format!("{text}:pools={pools}"),
+            None => options.push(("x265-params".into(), format!("pools={pools}"))),
+        }
+    }
+    options
+}

@@ -1,0 +1,157 @@
+//! Owned packets and frames.
+
+use crate::media::error::{Result, allocated};
+use crate::media::ffi;
+use sha2::{Digest, Sha256};
+
+/// An owned AVPacket.
+pub struct Packet(pub *mut ffi::AVPacket);
+
+impl Packet {
+    pub fn new() -> Result<Self> {
+        // SAFETY: no arguments.
+        Ok(Self(allocated(unsafe { ffi::av_packet_alloc() }, "a packet")?))
+    }
+
+    pub fn get(&self) -> &ffi::AVPacket {
+        // SAFETY: never null once made.
+        unsafe { &*self.0 }
+    }
+
+    pub fn get_mut(&mut self) -> &mut ffi::AVPacket {
+        // SAFETY: never null once made, and borrowed mutably.
+        unsafe { &mut *self.0 }
+    }
+
+    pub fn unref(&mut self) {
+        // SAFETY: ours.
+        unsafe { ffi::av_packet_unref(self.0) };
+    }
+
+    /// The payload; empty for a side-data-only packet.
+    pub fn data(&self) -> &[u8] {
+        let p = self.get();
+        if p.data.is_null() || p.size <= 0 {
+            return &[];
+        }
+        // SAFETY: libavcodec keeps `size` bytes at `data` while the packet lives.
+        unsafe { std::slice::from_raw_parts(p.data, p.size as usize) }
+    }
+
+    pub fn is_key(&self) -> bool {
+        self.get().flags & ffi::AV_PKT_FLAG_KEY != 0
+    }
+
+    /// Decoded, but not to be shown (edit lists, preroll).
+    pub fn is_discarded(&self) -> bool {
+        self.get().flags & ffi::AV_PKT_FLAG_DISCARD != 0
+    }
+
+    pub fn pts(&self) -> Option<i64> {
+        known(self.get().pts)
+    }
+
+    pub fn dts(&self) -> Option<i64> {
+        known(self.get().dts)
+    }
+}
+
+impl Drop for Packet {
+    fn drop(&mut self) {
+        // SAFETY: ours.
+        unsafe { ffi::av_packet_free(&mut self.0) };
+    }
+}
+
+/// A timestamp, when it is one.
+pub fn known(ticks: i64) -> Option<i64> {
+    (ticks != ffi::AV_NOPTS_VALUE).then_some(ticks)
+}
+
+/// An owned AVFrame.
+pub struct Frame(pub *mut ffi::AVFrame);
+
+impl Frame {
+    pub fn new() -> Result<Self> {
+        // SAFETY: no arguments.
+        Ok(Self(allocated(unsafe { ffi::av_frame_alloc() }, "a frame")?))
+    }
+
+    pub fn get(&self) -> &ffi::AVFrame {
+        // SAFETY: never null once made.
+        unsafe { &*self.0 }
+    }
+
+    pub fn get_mut(&mut self) -> &mut ffi::AVFrame {
+        // SAFETY: never null once made, and borrowed mutably.
+        unsafe { &mut *self.0 }
+    }
+
+    pub fn unref(&mut self) {
+        // SAFETY: ours.
+        unsafe { ffi::av_frame_unref(self.0) };
+    }
+
+    pub fn best_pts(&self) -> Option<i64> {
+        known(self.get().best_effort_timestamp)
+    }
+
+    /// The decoder says that what it gives is damaged.
+    pub fn is_damaged(&self) -> bool {
+        let f = self.get();
+        f.flags & ffi::AV_FRAME_FLAG_CORRUPT != 0 || f.decode_error_flags != 0
+    }
+
+    /// Side data of the frame as bytes.
+    pub fn side_data(&self, kind: ffi::AVFrameSideDataType) -> Option<&[u8]> {
+        // SAFETY: the frame is ours; its side data lives as long as it does.
+        unsafe {
+            let data = ffi::av_frame_get_side_data(self.0, kind);
+            (!data.is_null()).then(|| std::slice::from_raw_parts((*data).data, (*data).size))
+        }
+    }
+
+    /// First 16 hexadecimal digits of the SHA-256 of the visible pixels, plane by plane.
+    pub fn pixel_digest(&self) -> String {
+        let f = self.get();
+        let mut hash = Sha256::new();
+        for plane in 0..4 {
+            let (row_bytes, rows) = self.plane_shape(plane);
+            if row_bytes == 0 || f.data[plane].is_null() {
+                continue;
+            }
+            for row in 0..rows {
+                // SAFETY: the frame holds `rows` rows of at least `row_bytes` bytes, `linesize` apart.
+                let bytes = unsafe {
+                    std::slice::from_raw_parts(f.data[plane].offset(row as isize * f.linesize[plane] as isize), row_bytes)
+                };
+                hash.update(bytes);
+            }
+        }
+        hex::encode(&hash.finalize()[..8])
+    }
+
+    /// Bytes in a row, and rows, of a plane of a video frame.
+    fn plane_shape(&self, plane: usize) -> (usize, usize) {
+        let f = self.get();
+        // SAFETY: `format` of a decoded video frame is a pixel format of this library.
+        unsafe {
+            let format = std::mem::transmute::<i32, ffi::AVPixelFormat>(f.format);
+            let descriptor = ffi::av_pix_fmt_desc_get(format);
+            if descriptor.is_null() {
+                return (0, 0);
+            }
+            let row_bytes = ffi::av_image_get_linesize(format, f.width, plane as i32);
+            let shift = if plane == 1 || plane == 2 { (*descriptor).log2_chroma_h } else { 0 };
+            let rows = (f.height + (1 << shift) - 1) >> shift;
+            (row_bytes.max(0) as usize, rows.max(0) as usize)
+        }
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        // SAFETY: ours.
+        unsafe { ffi::av_frame_free(&mut self.0) };
+    }
+}
