@@ -12,6 +12,11 @@ fn imports_point_down_only_and_edges_never_import_each_other() {
 }
 
 #[test]
+fn the_architecture_page_shows_the_floors_as_they_are() {
+    assert_eq!(floors(&named("src/README.md")), house());
+}
+
+#[test]
 fn a_broken_floor_is_found() {
     let house = house();
     assert_eq!((house["job"], house["sandbox::protocol"], house["sandbox"], house["cli"]), (0, 0, 1, 4));
@@ -82,7 +87,7 @@ fn an_unexplained_unsafe_block_is_found() {
     let rule = is_unsafe_unexplained;
     finds(rule, "src/media/x.rs", "a();\nunsafe { g() }", "// SAFETY: g has no requirements.\nunsafe { g() }");
     finds(rule, "src/media/x.rs", "// SAFETY: for f.\nf();\nunsafe { g() }", "// SAFETY: owned.\nlet x =\n    unsafe { g() };");
-    finds(rule, "src/media/x.rs", "/// Reads.\nunsafe fn g() {}", "/// # Safety\n/// `p` is valid.\nunsafe fn g() {}");
+    finds(rule, "src/media/x.rs", "unsafe impl Send for X {}", "unsafe extern \"C\" fn g() {}");
 }
 
 #[test]
@@ -179,4 +184,15 @@ fn every_make_command_in_the_pages_exists() {
 fn a_make_command_that_does_not_exist_is_found() {
     let rule = |files: &[Source]| names_no_target(files, "demo: build\n\tcargo run\n");
     finds(rule, "README.md", "```\nmake demos\n```", "run `make demo`, and make everybody happy");
+}
+
+#[test]
+fn every_file_on_the_way_of_a_job_is_where_the_page_says() {
+    keep(names_no_file(&named("src/README.md"), |name| root().join("src").join(name).exists()));
+}
+
+#[test]
+fn a_page_that_names_a_file_that_is_gone_is_found() {
+    let rule = |files: &[Source]| names_no_file(&files[0], |name| name == "job.rs");
+    finds(rule, "src/README.md", "**`job.rs`** then **`attic.rs`** parses", "**`job.rs`** parses; `attic.rs` is gone");
 }

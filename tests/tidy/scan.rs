@@ -1,5 +1,7 @@
 //! Reads Rust source just well enough for rules: what is code, what is comment, which paths it names.
 
+use std::collections::BTreeSet;
+
 /// One text file of the project.
 pub struct Source {
     /// Relative to the root, with `/`.
@@ -9,17 +11,19 @@ pub struct Source {
     pub code: String,
     /// The text with everything but comments blanked.
     pub comments: String,
+    /// Only tests compile it: its `mod` stands under `#[cfg(test)]`.
+    pub test_only: bool,
 }
 
 impl Source {
     pub fn new(path: &str, text: &str) -> Self {
         let (code, comments) = if path.ends_with(".rs") { split(text) } else { (String::new(), String::new()) };
-        Self { path: path.into(), text: text.into(), code, comments }
+        Self { path: path.into(), text: text.into(), code, comments, test_only: false }
     }
 
     /// A Rust file of the library or program, not of its tests.
     pub fn is_product(&self) -> bool {
-        self.path.starts_with("src/") && self.is_rust() && !self.path.ends_with("/tests.rs") && !self.path.contains("/tests/")
+        self.path.starts_with("src/") && self.is_rust() && !self.test_only
     }
 
     pub fn is_rust(&self) -> bool {
@@ -30,6 +34,25 @@ impl Source {
     pub fn product_code(&self) -> String {
         without_tests(&self.code)
     }
+}
+
+/// The files behind every `#[cfg(test)] mod name;`.
+pub fn test_only_files(files: &[Source]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for file in files.iter().filter(|f| f.is_rust()) {
+        let folder = match file.path.rsplit_once('/') {
+            Some((folder, "mod.rs" | "lib.rs" | "main.rs")) => folder,
+            _ => file.path.trim_end_matches(".rs"),
+        };
+        for item in file.code.split("#[cfg(test)]").skip(1) {
+            let words = item.split_once(';').map_or("", |(head, _)| head).trim();
+            let name = words.trim_start_matches("pub ").strip_prefix("mod ").unwrap_or_default().trim();
+            if !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_') {
+                found.extend([format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs")]);
+            }
+        }
+    }
+    found
 }
 
 /// `(line from 1, text of the line)`.
@@ -269,5 +292,16 @@ mod tests {
         assert!(left.contains("fn a") && left.contains("fn f"));
         assert!(!left.contains("mod tests") && !left.contains("c()") && !left.contains("d::e"));
         assert_eq!(left.lines().count(), code.lines().count());
+    }
+
+    #[test]
+    fn modules_that_only_tests_compile_are_known() {
+        let files = [
+            Source::new("src/broker/mod.rs", "#[cfg(test)]\nmod contract;\nmod memory;"),
+            Source::new("src/plan/make.rs", "#[cfg(test)]\nmod tests;\n#[cfg(test)]\nmod inline { }"),
+        ];
+        let found = test_only_files(&files);
+        assert!(found.contains("src/broker/contract.rs") && found.contains("src/plan/make/tests.rs"), "{found:?}");
+        assert_eq!(found.len(), 4, "{found:?}");
     }
 }

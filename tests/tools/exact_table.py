@@ -93,17 +93,17 @@ def find(value, key, kind):
 
 def facts(out, work):
     """What narrows wrote of its decisions: the report, and the plan of the work folder."""
-    read = []
-    for path in [Path(out) / "report.json", *Path(work).rglob("plan.json")]:
-        if path.exists():
-            read.append(json.loads(path.read_text()))
+    report = Path(out) / "report.json"
+    report = json.loads(report.read_text()) if report.exists() else {}
+    read = [report.get("damage"), report, *(json.loads(p.read_text()) for p in Path(work).rglob("plan.json"))]
     video = next((v for v in find(read, "video", dict) if isinstance(v.get("stream"), int)), {})
     modes = {m for m in find(read, "deinterlace", str)}
     return {
         "stream": video.get("stream"),
         "deinterlaced": bool(modes - {"off", "auto"}),
-        "lost": sum(find(read, "lost_frames", int)),
-        "damaged": sum(find(read, "damaged_frames", int)),
+        # The report's own sum comes first; below it stands the same by chunk.
+        "lost": next(find(read, "lost_frames", int), 0),
+        "damaged": next(find(read, "damaged_frames", int), 0),
         "notes": list(dict.fromkeys(n for notes in find(read, "notes", list) for n in notes if isinstance(n, str))),
     }
 
