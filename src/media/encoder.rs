@@ -178,7 +178,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// An open encoder.
-struct Codec(*mut ffi::AVCodecContext);
+pub(crate) struct Codec(pub(crate) *mut ffi::AVCodecContext);
 
 impl Codec {
     fn open(task: &EncodeTask, rung: &Rung) -> Result<Self> {
@@ -237,12 +237,12 @@ impl Codec {
         Ok(())
     }
 
-    fn get(&self) -> &ffi::AVCodecContext {
+    pub(crate) fn get(&self) -> &ffi::AVCodecContext {
         // SAFETY: never null once open.
         unsafe { &*self.0 }
     }
 
-    fn send(&mut self, frame: Option<&Frame>) -> Result<()> {
+    pub(crate) fn send(&mut self, frame: Option<&Frame>) -> Result<()> {
         let frame = frame.map_or(std::ptr::null(), |f| f.0.cast_const());
         // SAFETY: the encoder is open; a null frame means the end.
         match unsafe { ffi::avcodec_send_frame(self.0, frame) } {
@@ -251,7 +251,7 @@ impl Codec {
         }
     }
 
-    fn receive(&mut self) -> Result<Option<Packet>> {
+    pub(crate) fn receive(&mut self) -> Result<Option<Packet>> {
         let packet = Packet::new()?;
         // SAFETY: both are ours.
         match unsafe { ffi::avcodec_receive_packet(self.0, packet.0) } {
@@ -261,7 +261,7 @@ impl Codec {
         }
     }
 
-    fn codecs(&self, sample_entry: &str) -> Result<String> {
+    pub(crate) fn codecs(&self, sample_entry: &str) -> Result<String> {
         // SAFETY: the parameters are ours and freed here; the encoder is open.
         unsafe {
             let mut parameters = allocated(ffi::avcodec_parameters_alloc(), "parameters")?;

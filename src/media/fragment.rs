@@ -5,7 +5,7 @@
 //! chunk, and `tfdt` is the presentation time of the segment's first sample (ISO/IEC 23000-19 7.5.18 and 7.3.2.2).
 
 use crate::media::demux::av_rational;
-use crate::media::error::{Options, Result, allocated, check, refuse};
+use crate::media::error::{Options, Result, allocated, c, check, refuse};
 use crate::media::ffi;
 use crate::media::frame::Packet;
 use crate::plan::time::Rational;
@@ -31,6 +31,31 @@ impl Fragmenter {
     /// # Errors
     /// Internal: the muxer does not take the track.
     pub fn open(encoder: &ffi::AVCodecContext, timescale: u32, sample_entry: &str, first_number: u32) -> Result<Self> {
+        let fragmenter = Self::new(encoder, timescale, sample_entry)?;
+        // Discontinuous: `tfdt` is taken from the first packet, not counted from zero.
+        fragmenter.write_header(first_number, "+frag_discont")?;
+        Ok(fragmenter)
+    }
+
+    /// An audio track written from its beginning, by one muxer to its end. Its first packet may have a negative time:
+    /// the priming of the encoder. Then `tfdt` counts from there and the one edit skips it (`media_time` = priming).
+    ///
+    /// # Errors
+    /// Internal: the muxer does not take the track.
+    pub fn open_audio(encoder: &ffi::AVCodecContext, sample_entry: &str, language: Option<&str>) -> Result<Self> {
+        let fragmenter = Self::new(encoder, encoder.sample_rate as u32, sample_entry)?;
+        if let Some(language) = language {
+            // SAFETY: the one stream belongs to the context; both strings are copied.
+            unsafe {
+                let stream = *(*fragmenter.context).streams;
+                ffi::av_dict_set(&mut (*stream).metadata, c"language".as_ptr(), c(language).as_ptr(), 0);
+            }
+        }
+        fragmenter.write_header(1, "")?;
+        Ok(fragmenter)
+    }
+
+    fn new(encoder: &ffi::AVCodecContext, timescale: u32, sample_entry: &str) -> Result<Self> {
         let mut sink = Box::new(Vec::new());
         let mut context = std::ptr::null_mut();
         // SAFETY: plain allocation; the buffer is av_malloc'ed and the sink is boxed, so its address stays.
@@ -43,7 +68,6 @@ impl Fragmenter {
         };
         let fragmenter = Self { context, io: allocated(io, "an output")?, sink, init: None, timescale };
         fragmenter.add_track(encoder, sample_entry)?;
-        fragmenter.write_header(first_number)?;
         Ok(fragmenter)
     }
 
@@ -63,10 +87,11 @@ impl Fragmenter {
         Ok(())
     }
 
-    fn write_header(&self, first_number: u32) -> Result<()> {
+    fn write_header(&self, first_number: u32, more_flags: &str) -> Result<()> {
         let (timescale, number) = (self.timescale.to_string(), first_number.to_string());
+        let flags = format!("frag_custom+delay_moov+default_base_moof+skip_trailer{more_flags}");
         let mut options = Options::new([
-            ("movflags", "frag_custom+delay_moov+default_base_moof+skip_trailer+frag_discont"),
+            ("movflags", flags.as_str()),
             ("video_track_timescale", timescale.as_str()),
             ("fragment_index", number.as_str()),
             ("write_btrt", "0"),

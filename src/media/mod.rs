@@ -3,19 +3,25 @@
 //! All of it runs in a jailed child. [`child::work`] is the way in; the outside reaches it through [`Host`],
 //! which gives bytes of the inputs and takes progress.
 
+pub mod audio;
+pub mod boxes;
+pub mod child;
+pub mod codecs;
 pub mod decode;
 pub mod demux;
-pub mod error;
-pub mod frame;
-pub mod fragment;
-pub mod hdr;
-pub mod input;
-pub mod codecs;
 pub mod encode;
 pub mod encoder;
+pub mod error;
 pub mod filter;
+#[cfg(test)]
+mod fixture;
+pub mod fragment;
+pub mod frame;
+pub mod hdr;
+pub mod input;
 pub mod look;
 pub mod probe;
+pub mod remux;
 pub mod scan;
 pub mod window;
 

@@ -116,21 +116,13 @@ fn representation(track: &Track) -> Element {
     Element::new("Representation").with("id", &track.name).with("bandwidth", track.peak_bps).with("codecs", &track.codecs)
 }
 
-/// SegmentList with its timeline (ISO/IEC 23009-1 5.3.9.3 and 5.3.9.6); runs of equal durations are written once.
+/// SegmentList with its timeline (ISO/IEC 23009-1 5.3.9.3 and 5.3.9.6). Every segment has an S element of its own, even
+/// where `@r` could repeat one: dash.js (5.2) finds the SegmentURL by counting S elements, not repeats.
 fn segment_list(track: &Track, start_us: i64) -> Element {
     let offset = mul_div_round(start_us, i64::from(track.timescale), 1_000_000);
-    let mut runs: Vec<(i64, i64, u32)> = Vec::new();
-    for (start, end) in track.segments.iter().map(shown) {
-        match runs.last_mut() {
-            Some((_, duration, repeats)) if *duration == end - start => *repeats += 1,
-            _ => runs.push((start, end - start, 0)),
-        }
-    }
-    let run = |&(start, duration, repeats): &(i64, i64, u32)| {
-        let element = Element::new("S").with("t", start).with("d", duration);
-        element.with_some("r", (repeats > 0).then_some(repeats))
-    };
-    let timeline = Element::new("SegmentTimeline").holding(runs.iter().map(run));
+    let instants = track.segments.iter().map(shown);
+    let timeline = instants.map(|(start, end)| Element::new("S").with("t", start).with("d", end - start));
+    let timeline = Element::new("SegmentTimeline").holding(timeline);
     let url = |file: &String| Element::new("SegmentURL").with("media", file);
     Element::new("SegmentList")
         .with("timescale", track.timescale)
@@ -253,7 +245,8 @@ mod tests {
         <SegmentList timescale="10000">
           <Initialization sourceURL="1080p/init.mp4"/>
           <SegmentTimeline>
-            <S t="0" d="40000" r="1"/>
+            <S t="0" d="40000"/>
+            <S t="40000" d="40000"/>
             <S t="80000" d="20000"/>
           </SegmentTimeline>
           <SegmentURL media="1080p/00000.m4s"/>
@@ -270,7 +263,8 @@ mod tests {
         <SegmentList timescale="48000">
           <Initialization sourceURL="audio-0-128k/init.mp4"/>
           <SegmentTimeline>
-            <S t="0" d="192000" r="1"/>
+            <S t="0" d="192000"/>
+            <S t="192000" d="192000"/>
             <S t="384000" d="96000"/>
           </SegmentTimeline>
           <SegmentURL media="audio-0-128k/00000.m4s"/>
@@ -333,7 +327,7 @@ mod tests {
         title.audio.clear();
         title.video.truncate(1);
         let late = mpd(&plan, &title);
-        assert!(late.contains("presentationTimeOffset=\"20000\"") && late.contains("<S t=\"20000\" d=\"40000\" r=\"1\"/>"));
+        assert!(late.contains("presentationTimeOffset=\"20000\"") && late.contains("<S t=\"20000\" d=\"40000\"/>"));
         assert!(late.contains("mediaPresentationDuration=\"PT10S\""), "{late}");
     }
 

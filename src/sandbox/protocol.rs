@@ -97,7 +97,7 @@ pub struct EncodeTask {
     pub stream: usize,
     pub source_base: Rational,
     pub origin: i64,
-    /// Timestamps may be cut at; otherwise there is one chunk and the child puts the frames on a clean clock.
+    /// Timestamps cannot be trusted: there is one chunk, and the child puts its frames on a clean clock.
     pub clean_clock: bool,
     pub timescale: u32,
     pub ticks_per_tick: i64,

@@ -58,7 +58,7 @@ fn perform(deed: &str, scratch: &Path, parent: &Parent) -> Deed {
         "signal-thread-of-parent" => call(libc::SYS_tgkill, [parent_pid(), parent_pid(), libc::SIGTERM as u64, 0]),
         "raise-limits" => call(libc::SYS_prlimit64, [0, libc::RLIMIT_NOFILE as u64, [64_u64; 2].as_ptr() as u64, 0]),
         "outlive-parent" => call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as u64, 0, 0, 0]),
-        "executable-memory" => executable_memory(),
+        "executable-memory" => page(libc::PROT_READ | libc::PROT_EXEC).map(|_| 1),
         // SAFETY: the test wants to see what fork does here; on success the copy ends at once.
         "fork" => match unsafe { libc::fork() } {
             // SAFETY: nothing of this process is shared.
@@ -92,8 +92,7 @@ fn perform(deed: &str, scratch: &Path, parent: &Parent) -> Deed {
         "huge-file" => huge_file(scratch),
         "many-files" => many_files(scratch),
         "abort" => std::process::abort(),
-        // SAFETY: raising a signal at oneself.
-        "segv" => Ok(unsafe { libc::raise(libc::SIGSEGV) } as u64),
+        "segv" => bad_access(),
         "exit" => std::process::exit(argument.parse().unwrap()),
         "panic" => panic!("a bug"),
         "finish-and-hang" => finish_and_hang(),
@@ -107,14 +106,23 @@ fn on_the_wire(name: &str, parent: &Parent) -> Deed {
         "unknown-kind" => say(b"\0\0\0\0\x07"),
         "overlong" => say(&[&u32::try_from(MAX_FRAME_BYTES + 1).unwrap().to_le_bytes()[..], &[0]].concat()),
         "bytes-unasked" => say(&frame(KIND_BYTES, b"media")),
-        "half-a-message" => say(&message(&FromChild::Progress { frames: 1 })[..8]),
+        "half-a-message" => {
+            say(&message(&FromChild::Progress { frames: 1 })[..8]);
+            loop {
+                std::thread::park();
+            }
+        }
         "jailed-twice" => {
             say(&message(&FromChild::Jailed { level: narrows::sandbox::protocol::JailLevel::Full }));
-            std::thread::park();
+            loop {
+                std::thread::park();
+            }
         }
         "read-twice" => {
             say(&message(&FromChild::Read { input: 0, offset: 0, bytes: 1 }).repeat(2));
-            std::thread::park();
+            loop {
+                std::thread::park();
+            }
         }
         "read-too-much" => say(&message(&FromChild::Read { input: 0, offset: 0, bytes: u32::MAX })),
         "read-past-the-end" => say(&message(&FromChild::Read { input: 0, offset: 1 << 40, bytes: 1 })),
@@ -197,11 +205,17 @@ fn write_to_input(descriptor: i32) -> Deed {
     file.write_at(b"x", 0).map(|written| written as u64)
 }
 
-fn executable_memory() -> Deed {
-    let protection = libc::PROT_READ | libc::PROT_EXEC;
+fn page(protection: i32) -> io::Result<*mut u8> {
     // SAFETY: a fresh anonymous mapping touches nothing that exists.
-    let mapping = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
-    if mapping == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(1) }
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
+    if page == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(page.cast()) }
+}
+
+fn bad_access() -> Deed {
+    let page = page(libc::PROT_NONE)?;
+    // SAFETY: the page is this function's own; that it may not be written is what the test is after.
+    unsafe { page.write_volatile(1) };
+    Ok(1)
 }
 
 fn threads() -> Deed {
