@@ -271,3 +271,8 @@ fn job_of(letter: &DeadLetter) -> Option<JobId> {
     let part = serde_json::from_str::<PartMessage>(&letter.body).map(|m| m.job);
     part.ok().or_else(|| Job::parse(letter.body.as_bytes()).ok()?.id)
 }
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

@@ -23,9 +23,13 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, rendition: u32, attemp
     if !report.segments.is_sorted_by(|a, b| a.index < b.index) {
         return Err(unexpected(attempt.part, "segments out of order"));
     }
-    let place = MediaPlace::of(tools, planned)?;
-    let objects =
-        upload::rendition(&place, planned, &worked.scratch, &wanted.name, &mut report.init, &mut report.segments).await?;
+    // A stream that gave no sound is left out by the package part.
+    let mut objects = Vec::new();
+    if !report.segments.is_empty() {
+        let (name, place) = (&wanted.name, MediaPlace::of(tools, planned)?);
+        let (init, segments) = (&mut report.init, &mut report.segments);
+        objects = upload::rendition(&place, planned, &worked.scratch, name, init, segments).await?;
+    }
     Ok(Marker {
         part: attempt.part,
         objects,

@@ -18,6 +18,8 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, chunk: u32, attempt: &
     drop(attempt.permit.take());
     let Report::Encode(mut report) = worked.report else { return Err(unexpected(attempt.part, "no encode")) };
     check(&report, &task).map_err(|what| unexpected(attempt.part, &what))?;
+    // A chunk into which no frame fell has nothing to upload.
+    report.rungs.retain(|rung| !rung.segments.is_empty());
     let place = MediaPlace::of(tools, planned)?;
     let mut objects = Vec::new();
     for rung in &mut report.rungs {
@@ -46,8 +48,11 @@ fn check(report: &EncodeReport, task: &EncodeTask) -> Result<(), String> {
     };
     let made = names(report.rungs.iter().map(|r| r.name.clone()).collect());
     let wanted = names(task.rungs.iter().map(|r| r.name.clone()).collect());
-    if made != wanted {
+    if made != wanted && report.frames > 0 {
         return Err(format!("rungs {made:?} for {wanted:?}"));
+    }
+    if let Some(foreign) = made.iter().find(|name| !wanted.contains(name)) {
+        return Err(format!("rung {foreign} for {wanted:?}"));
     }
     let first = task.chunk.first_segment;
     let last = first + task.chunk.segments.len() as u32;
