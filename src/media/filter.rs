@@ -64,11 +64,8 @@ impl Graph {
         built.add_ends(frame_rate, rungs.len())?;
         built.parse(&description(filters, rungs))?;
         // SAFETY: the graph is complete.
-        check(
-            unsafe { ffi::avfilter_graph_config(graph, std::ptr::null_mut()) },
-            RefusalReason::Unsupported,
-            "the filters of this source",
-        )?;
+        let code = unsafe { ffi::avfilter_graph_config(graph, std::ptr::null_mut()) };
+        check(code, RefusalReason::Unsupported, "the filters of this source")?;
         Ok(built)
     }
 

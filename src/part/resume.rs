@@ -26,10 +26,10 @@ pub enum Found {
 /// The stores cannot be asked.
 pub async fn look(tools: &Tools, accepted: &Accepted) -> Result<Found, PartError> {
     let (id, work) = (&accepted.id, tools.stores.work());
-    if let Some(JobResult::Completed { objects }) = finish::result(tools, id).await? {
-        if all_there(tools, accepted, &objects).await? {
-            return Ok(Found::Complete);
-        }
+    if let Some(JobResult::Completed { objects }) = finish::result(tools, id).await?
+        && all_there(tools, accepted, &objects).await?
+    {
+        return Ok(Found::Complete);
     }
     work.delete(&Key::result(id)).await?;
     work.delete(&Key::marker(id, PartId::Package)).await?;
