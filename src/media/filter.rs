@@ -56,13 +56,25 @@ impl Graph {
     /// # Errors
     /// Unsupported: the filters take no such frames.
     pub fn open(shape: &Shape, base: Rational, frame_rate: Rational, filters: &Filters, rungs: &[Rung]) -> Result<Self> {
+        Self::build(shape, base, frame_rate, rungs.len(), &description(filters, rungs))
+    }
+
+    /// A graph that gives every frame back with libavfilter's word on its fields, read by [`Frame::fields_seen`].
+    ///
+    /// # Errors
+    /// Unsupported: the filter takes no such frames.
+    pub fn field_detector(shape: &Shape) -> Result<Self> {
+        Self::build(shape, Rational::new(1, 1000), Rational::new(25, 1), 1, "[in]idet[out0]")
+    }
+
+    fn build(shape: &Shape, base: Rational, frame_rate: Rational, sinks: usize, description: &str) -> Result<Self> {
         // SAFETY: no arguments.
         let graph = allocated(unsafe { ffi::avfilter_graph_alloc() }, "a filter graph")?;
         let mut built = Self { graph, source: std::ptr::null_mut(), sinks: Vec::new(), shape: shape.clone(), base };
         // SAFETY: the graph is ours.
         unsafe { (*graph).nb_threads = 1 };
-        built.add_ends(frame_rate, rungs.len())?;
-        built.parse(&description(filters, rungs))?;
+        built.add_ends(frame_rate, sinks)?;
+        built.parse(description)?;
         // SAFETY: the graph is complete.
         let code = unsafe { ffi::avfilter_graph_config(graph, std::ptr::null_mut()) };
         check(code, RefusalReason::Unsupported, "the filters of this source")?;

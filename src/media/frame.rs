@@ -1,6 +1,6 @@
 //! Owned packets and frames.
 
-use crate::media::error::{Result, allocated, check};
+use crate::media::error::{Result, allocated, check, string};
 use crate::media::ffi;
 use crate::sandbox::protocol::RefusalReason;
 use sha2::{Digest, Sha256};
@@ -62,6 +62,16 @@ impl Drop for Packet {
         // SAFETY: ours.
         unsafe { ffi::av_packet_free(&mut self.0) };
     }
+}
+
+/// What a picture shows of its fields, whatever its flags say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldsSeen {
+    TopFirst,
+    BottomFirst,
+    Progressive,
+    /// Nothing moves.
+    Undecided,
 }
 
 /// A timestamp, when it is one.
@@ -132,6 +142,21 @@ impl Frame {
             }
         }
         Ok(padded)
+    }
+
+    /// What the field detector saw in this frame and those before it.
+    pub fn fields_seen(&self) -> FieldsSeen {
+        // SAFETY: the frame's metadata is null or a dictionary; a value found is a terminated string.
+        let word = unsafe {
+            let entry = ffi::av_dict_get(self.get().metadata, c"lavfi.idet.multiple.current_frame".as_ptr(), std::ptr::null(), 0);
+            if entry.is_null() { String::new() } else { string((*entry).value) }
+        };
+        match word.as_str() {
+            "tff" => FieldsSeen::TopFirst,
+            "bff" => FieldsSeen::BottomFirst,
+            "progressive" => FieldsSeen::Progressive,
+            _ => FieldsSeen::Undecided,
+        }
     }
 
     /// Side data of the frame as bytes.

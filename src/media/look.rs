@@ -6,7 +6,8 @@ use crate::media::decode::{Decoded, Decoder};
 use crate::media::demux::{Demuxer, Depth, SeekTo, rational};
 use crate::media::error::{Result, refuse, string};
 use crate::media::ffi;
-use crate::media::frame::{Frame, Packet};
+use crate::media::filter::{Graph, Shape};
+use crate::media::frame::{FieldsSeen, Frame, Packet};
 use crate::media::hdr;
 use crate::media::input::Host;
 use crate::plan::time::Rational;
@@ -19,12 +20,8 @@ const PLACES: usize = 5;
 const FRAMES_A_PLACE: u32 = 12;
 /// Packets given to the decoder in one place before it is given up; the beginning may lack its keyframe.
 const MAX_PACKETS: u32 = 600;
-/// A pixel is combed when it differs from both vertical neighbours, to the same side, by more than this (8-bit steps).
-const COMB_STEP: i32 = 15;
-/// A frame is combed when this share of its moving pixels is.
-const COMBED_SHARE: f64 = 0.08;
-/// There is motion to judge by when this share of the pixels changed.
-const MOVING_SHARE: f64 = 0.002;
+/// So many frames must show fields, or show that there are none, before the pictures outweigh the flags.
+const FEWEST_TO_JUDGE: u32 = 6;
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -35,8 +32,9 @@ pub struct Looked {
     pub first_pts: Option<i64>,
     flagged: u32,
     top_first: u32,
-    moving: u32,
-    combed: u32,
+    seen_top_first: u32,
+    seen_bottom_first: u32,
+    seen_progressive: u32,
     pub mastering_display: Option<String>,
     pub content_light: Option<String>,
     pub damaged: u32,
@@ -58,22 +56,28 @@ pub struct Picture {
 }
 
 impl Looked {
-    /// Both the decoder's flags and the pictures have a say: flags without combing in motion are a progressive
-    /// source in interlaced coding; combing without flags is an interlaced source that forgot to say so.
+    /// Both the decoder's flags and the pictures have a say: flags on pictures that are plainly progressive are a
+    /// progressive source in interlaced coding; plain fields without flags are an interlaced source that forgot to say
+    /// so. Where nothing moves, the flags decide.
     pub fn is_interlaced(&self) -> bool {
-        let flagged = self.flagged * 2 > self.frames;
-        let seen = self.combed * 2 > self.moving && self.moving > 2;
-        let seen_not = self.moving > 4 && self.combed * 10 < self.moving;
-        (flagged && !seen_not) || seen
+        let fields = self.seen_top_first + self.seen_bottom_first;
+        match fields + self.seen_progressive {
+            0..FEWEST_TO_JUDGE => self.is_flagged(),
+            judged => fields * 2 > judged,
+        }
+    }
+
+    fn is_flagged(&self) -> bool {
+        self.flagged * 2 > self.frames
     }
 
     /// Flagged interlaced, and the pictures say otherwise; or the other way round.
     pub fn flags_lie(&self) -> bool {
-        self.is_interlaced() != (self.flagged * 2 > self.frames)
+        self.is_interlaced() != self.is_flagged()
     }
 
     pub fn is_bottom_first(&self) -> bool {
-        self.flagged > 0 && self.top_first * 2 < self.flagged
+        if self.is_flagged() { self.top_first * 2 < self.flagged } else { self.seen_bottom_first > self.seen_top_first }
     }
 }
 
@@ -107,7 +111,7 @@ fn look_at(host: &dyn Host, limits: &Limits, stream: usize, place: Option<&Keyfr
         }
     }
     let mut decoder = Decoder::open(demuxer.stream(stream)?, limits)?;
-    let (mut packet, mut frame, mut before) = (Packet::new()?, Frame::new()?, Vec::new());
+    let (mut packet, mut frame, mut seen, mut detector) = (Packet::new()?, Frame::new()?, Frame::new()?, None);
     let (mut frames, mut packets, mut draining) = (0, 0, false);
     while frames < FRAMES_A_PLACE {
         match decoder.receive(&mut frame) {
@@ -116,7 +120,8 @@ fn look_at(host: &dyn Host, limits: &Limits, stream: usize, place: Option<&Keyfr
                     looked.first_pts = frame.best_pts();
                 }
                 frames += 1;
-                looked.note(&frame, &mut before);
+                looked.note(&frame);
+                looked.note_fields(&mut detector, &mut frame, &mut seen)?;
             }
             Decoded::End => break,
             Decoded::Damaged(message) => drop(looked.message.get_or_insert(message)),
@@ -160,7 +165,7 @@ pub fn refuse_encrypted(packet: &Packet, stream: usize) -> Result<()> {
 }
 
 impl Looked {
-    fn note(&mut self, frame: &Frame, before: &mut Vec<u8>) {
+    fn note(&mut self, frame: &Frame) {
         let f = frame.get();
         self.frames += 1;
         self.damaged += u32::from(frame.is_damaged());
@@ -170,14 +175,26 @@ impl Looked {
             self.first = Some(Picture::of(frame));
         }
         self.note_hdr(frame);
-        let Some(luma) = luma_8_bit(frame) else { return };
-        let width = f.width as usize;
-        let (moving, combed) = combing(before, &luma, width);
-        if moving > MOVING_SHARE {
-            self.moving += 1;
-            self.combed += u32::from(combed > COMBED_SHARE);
+    }
+
+    /// Counts what the field detector says.
+    fn note_fields(&mut self, detector: &mut Option<Graph>, frame: &mut Frame, seen: &mut Frame) -> Result<()> {
+        let shape = Shape::of(frame);
+        let graph = match detector {
+            Some(graph) if graph.fits(&shape) => graph,
+            other => other.insert(Graph::field_detector(&shape)?),
+        };
+        frame.get_mut().pts = i64::from(self.frames);
+        graph.push(frame)?;
+        while graph.pull(0, seen)?.is_some() {
+            match seen.fields_seen() {
+                FieldsSeen::TopFirst => self.seen_top_first += 1,
+                FieldsSeen::BottomFirst => self.seen_bottom_first += 1,
+                FieldsSeen::Progressive => self.seen_progressive += 1,
+                FieldsSeen::Undecided => {}
+            }
         }
-        *before = luma;
+        Ok(())
     }
 
     fn note_hdr(&mut self, frame: &Frame) {
@@ -213,80 +230,5 @@ impl Picture {
                 sample_aspect: if aspect.is_positive() { aspect } else { Rational::new(1, 1) },
             }
         }
-    }
-}
-
-/// The luma plane at 8 bits; `None` for formats without one.
-fn luma_8_bit(frame: &Frame) -> Option<Vec<u8>> {
-    let f = frame.get();
-    let (width, height) = (usize::try_from(f.width).ok()?, usize::try_from(f.height).ok()?);
-    // SAFETY: the descriptor is a constant; plane 0 of a planar YUV or grey frame holds `height` rows of `width`
-    // samples of one or two bytes, `linesize` apart.
-    unsafe {
-        let descriptor = ffi::av_pix_fmt_desc_get(std::mem::transmute::<i32, ffi::AVPixelFormat>(f.format));
-        if descriptor.is_null() || (*descriptor).flags & u64::from(ffi::AV_PIX_FMT_FLAG_RGB as u32) != 0 || f.data[0].is_null() {
-            return None;
-        }
-        let component = (*descriptor).comp[0];
-        if component.plane != 0 || !(8..=16).contains(&component.depth) || component.step > 2 {
-            return None;
-        }
-        let mut luma = Vec::with_capacity(width * height);
-        for row in 0..height {
-            let line = f.data[0].offset(row as isize * f.linesize[0] as isize);
-            if component.depth == 8 {
-                luma.extend_from_slice(std::slice::from_raw_parts(line, width));
-            } else {
-                let shift = component.depth - 8;
-                luma.extend((0..width).map(|x| (line.cast::<u16>().add(x).read_unaligned() >> shift) as u8));
-            }
-        }
-        Some(luma)
-    }
-}
-
-/// Of the pixels that changed since the frame before: how many there are, as a share of all, and which share of them
-/// stands out from the rows above and below to the same side while the next rows agree, as in a weave of two fields.
-fn combing(before: &[u8], luma: &[u8], width: usize) -> (f64, f64) {
-    if width == 0 || luma.len() < 5 * width || before.len() != luma.len() {
-        return (0.0, 0.0);
-    }
-    let rows = luma.len() / width;
-    let (mut moving, mut combed) = (0u64, 0u64);
-    for y in 2..rows - 2 {
-        let row = |dy: usize| &luma[(y + dy - 2) * width..(y + dy - 1) * width];
-        let (far_up, up, here, down, far_down) = (row(0), row(1), row(2), row(3), row(4));
-        let was = &before[y * width..(y + 1) * width];
-        for x in 0..width {
-            let at = |r: &[u8]| i32::from(r[x]);
-            if (at(here) - at(was)).abs() <= COMB_STEP {
-                continue;
-            }
-            moving += 1;
-            let (a, b) = (at(here) - at(up), at(here) - at(down));
-            let stands_out = a.abs() > COMB_STEP && b.abs() > COMB_STEP && (a > 0) == (b > 0);
-            let weave = (at(here) - at(far_up)).abs() < a.abs() && (at(here) - at(far_down)).abs() < b.abs();
-            combed += u64::from(stands_out && weave);
-        }
-    }
-    (moving as f64 / (width * (rows - 4)) as f64, combed as f64 / moving.max(1) as f64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_weave_of_two_times_is_combed_and_a_picture_is_not() {
-        let (width, height) = (64usize, 48usize);
-        let edge = |x: usize, shift: usize| if x + shift > 32 { 200u8 } else { 20 };
-        let weave = |t: usize| -> Vec<u8> {
-            (0..height).flat_map(|y| (0..width).map(move |x| edge(x, 16 * t + if y % 2 == 0 { 0 } else { 8 }))).collect()
-        };
-        let still = |t: usize| -> Vec<u8> { (0..height).flat_map(|_| (0..width).map(move |x| edge(x, 16 * t))).collect() };
-        let (moving, combed) = combing(&weave(0), &weave(1), width);
-        assert!(moving > MOVING_SHARE && combed > COMBED_SHARE, "{moving} {combed}");
-        let (moving, combed) = combing(&still(0), &still(1), width);
-        assert!(moving > MOVING_SHARE && combed == 0.0, "{moving} {combed}");
     }
 }
