@@ -51,7 +51,8 @@ struct ChunkEncoder<'t> {
 impl<'t> ChunkEncoder<'t> {
     fn new(host: &'t dyn Host, task: &'t EncodeTask, scratch: &Path) -> Result<Self> {
         let rungs = (0..task.rungs.len()).map(|n| RungEncoder::open(task, n, scratch)).collect::<Result<Vec<_>>>()?;
-        let cuts = task.chunk.segments.iter().zip(task.chunk.first_segment..).map(|(&at, n)| (output_time(task, at), n)).collect();
+        let cuts =
+            task.chunk.segments.iter().zip(task.chunk.first_segment..).map(|(&at, n)| (output_time(task, at), n)).collect();
         Ok(Self {
             host,
             task,

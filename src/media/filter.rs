@@ -64,7 +64,11 @@ impl Graph {
         built.add_ends(frame_rate, rungs.len())?;
         built.parse(&description(shape, filters, rungs))?;
         // SAFETY: the graph is complete.
-        check(unsafe { ffi::avfilter_graph_config(graph, std::ptr::null_mut()) }, RefusalReason::Unsupported, "the filters of this source")?;
+        check(
+            unsafe { ffi::avfilter_graph_config(graph, std::ptr::null_mut()) },
+            RefusalReason::Unsupported,
+            "the filters of this source",
+        )?;
         Ok(built)
     }
 
@@ -72,7 +76,15 @@ impl Graph {
         let s = &self.shape;
         let arguments = format!(
             "video_size={}x{}:pix_fmt={}:time_base={}/{}:pixel_aspect={}/{}:frame_rate={}/{}",
-            s.width, s.height, s.format, self.base.num, self.base.den, s.sample_aspect.0, s.sample_aspect.1, frame_rate.num, frame_rate.den
+            s.width,
+            s.height,
+            s.format,
+            self.base.num,
+            self.base.den,
+            s.sample_aspect.0,
+            s.sample_aspect.1,
+            frame_rate.num,
+            frame_rate.den
         );
         self.source = self.add("buffer", "in", Some(&arguments))?;
         for i in 0..sinks {
@@ -170,7 +182,11 @@ impl Drop for Graph {
 ///
 /// # Safety
 /// `name` is a terminated string, `context` belongs to the graph, `next` is null or such an element.
-unsafe fn end(name: *const libc::c_char, context: *mut ffi::AVFilterContext, next: *mut ffi::AVFilterInOut) -> Result<*mut ffi::AVFilterInOut> {
+unsafe fn end(
+    name: *const libc::c_char,
+    context: *mut ffi::AVFilterContext,
+    next: *mut ffi::AVFilterInOut,
+) -> Result<*mut ffi::AVFilterInOut> {
     // SAFETY: plain allocation, every field is set.
     unsafe {
         let list = allocated(ffi::avfilter_inout_alloc(), "a filter end")?;
@@ -232,7 +248,10 @@ fn before_scaling(shape: &Shape, filters: &Filters, rungs: &[Rung]) -> Vec<Strin
         if let Some(top) = rungs.first() {
             let (right, bottom) = (top.width as i32 - width, top.height as i32 - height);
             if (0..=2).contains(&right) && (0..=2).contains(&bottom) && right + bottom > 0 {
-                chain.push(format!("pad=w={}:h={}:x=0:y=0,fillborders=right={right}:bottom={bottom}:mode=smear", top.width, top.height));
+                chain.push(format!(
+                    "pad=w={}:h={}:x=0:y=0,fillborders=right={right}:bottom={bottom}:mode=smear",
+                    top.width, top.height
+                ));
             }
         }
     }
@@ -245,4 +264,3 @@ fn before_scaling(shape: &Shape, filters: &Filters, rungs: &[Rung]) -> Vec<Strin
     }
     chain
 }
-

@@ -258,7 +258,11 @@ mod tests {
         let mut rules = Preset::built_in(preset, &BTreeMap::new()).unwrap().video.unwrap();
         rules.params = owned(params);
         let goal = rules.rungs[0].clone();
-        video(&rules, &goal, &Picture { pixel_format: "yuv420p", height: 720, fields: Interlace::Progressive, constant_rate: true, hdr: None })
+        video(
+            &rules,
+            &goal,
+            &Picture { pixel_format: "yuv420p", height: 720, fields: Interlace::Progressive, constant_rate: true, hdr: None },
+        )
     }
 
     #[test]

@@ -68,7 +68,13 @@ fn rung(
 ) -> Rung {
     let hdr = (stream.colour.dynamic_range != DynamicRange::Sdr && !tone_map).then_some(&stream.colour);
     let kept_fields = if rules.deinterlace == Deinterlace::Off { stream.interlace } else { Interlace::Progressive };
-    let picture = Picture { pixel_format: &pixels.format, height: size.height, constant_rate: stream.constant_rate, fields: kept_fields, hdr };
+    let picture = Picture {
+        pixel_format: &pixels.format,
+        height: size.height,
+        constant_rate: stream.constant_rate,
+        fields: kept_fields,
+        hdr,
+    };
     Rung {
         name: unique(&size.name, larger),
         width: size.width,
