@@ -204,8 +204,8 @@ impl Session<'_> {
     }
 
     async fn submit(&self) -> Result<(), Failed> {
-        let job = Job { id: Some(self.accepted.id.clone()), ..self.accepted.job.clone() };
-        let document = serde_json::to_vec(&job).map_err(|e| Exit::Internal.because(e))?;
+        let job = &self.accepted.job;
+        let document = serde_json::to_vec(job).map_err(|e| Exit::Internal.because(e))?;
         self.tools.broker.publish(Queue::Jobs(job.lane), document).await.map_err(|e| Exit::Internal.because(e))
     }
 

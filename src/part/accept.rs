@@ -21,6 +21,7 @@ pub const FOREIGN_ID: &str = "is the id of another job, or of this one with anot
 #[serde(deny_unknown_fields)]
 pub struct Accepted {
     pub id: JobId,
+    /// Bears that id, whether it came with it or not.
     pub job: Job,
     /// The preset with the job's changes.
     pub preset: Preset,
@@ -51,6 +52,7 @@ impl Accepted {
             Some(id) => id.clone(),
             None => derive(&job, &preset, source),
         };
+        let job = Job { id: Some(id.clone()), ..job };
         Ok(Self { id, job, preset, source })
     }
 }
@@ -127,6 +129,8 @@ mod tests {
         let id = |more: &str, source| Accepted::new(job(more), source).unwrap().id;
         let first = id("", SOURCE);
         assert_eq!(first, id(r#","lane":"normal""#, SOURCE));
+        let accepted = Accepted::new(job(""), SOURCE).unwrap();
+        assert_eq!(Accepted::new(accepted.job.clone(), SOURCE), Ok(accepted), "submitted with its id it is the same");
         assert_eq!(first.as_str().len(), DERIVED_ID_DIGITS);
         assert_ne!(first, id("", SourceIdentity { bytes: 6, ..SOURCE }));
         assert_ne!(first, id("", SourceIdentity { modified_ms: 8, ..SOURCE }));
