@@ -102,6 +102,13 @@ impl<'t> ChunkEncoder<'t> {
     }
 
     fn filter(&mut self, frame: &mut Frame, pts: i64) -> Result<()> {
+        let mut padded;
+        let frame = if self.task.filters.pad_to_even {
+            padded = frame.padded_to_even()?;
+            &mut padded
+        } else {
+            frame
+        };
         let shape = Shape::of(frame);
         if self.graph.as_ref().is_some_and(|g| !g.fits(&shape)) {
             self.flush_graph()?;

@@ -143,6 +143,9 @@ impl<'t> RungEncoder<'t> {
             );
         }
         self.stamp(&mut packets, &times, end);
+        if packets.first().and_then(Packet::dts) != Some(start - self.task.reorder_delay) {
+            return refuse(INTERNAL, format!("{}: segment {number} needs a longer reorder delay", self.rung.name));
+        }
         let samples = packets.len() as u64;
         let fragmenter = match &mut self.fragmenter {
             Some(open) => open,
@@ -168,15 +171,18 @@ impl<'t> RungEncoder<'t> {
         self.note_init()
     }
 
-    /// Gives every sample its decode time and duration.
+    /// Gives every sample its decode time and duration. Where frames last longer than the reorder delay allows for
+    /// (variable rate), a sample is decoded as late as those after it let it: still before it is shown, still in order.
     fn stamp(&self, packets: &mut [Packet], times: &[i64], end: i64) {
+        let delay = self.task.reorder_delay;
         let mut latest = i64::MAX;
+        let mut next = end - delay;
         for (i, packet) in packets.iter_mut().enumerate().rev() {
-            let pts = packet.pts().unwrap_or(times[i]);
-            latest = latest.min(pts);
+            latest = latest.saturating_sub(1).min(packet.pts().unwrap_or(times[i]));
             let raw = packet.get_mut();
-            raw.dts = (times[i] - self.task.reorder_delay).min(latest);
-            raw.duration = times.get(i + 1).copied().unwrap_or(end) - times[i];
+            raw.dts = (times[i] - delay).min(latest);
+            raw.duration = next - raw.dts;
+            next = raw.dts;
         }
     }
 

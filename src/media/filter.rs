@@ -62,13 +62,10 @@ impl Graph {
         // SAFETY: the graph is ours.
         unsafe { (*graph).nb_threads = 1 };
         built.add_ends(frame_rate, rungs.len())?;
-        built.parse(&description(shape, filters, rungs))?;
+        built.parse(&description(filters, rungs))?;
         // SAFETY: the graph is complete.
-        check(
-            unsafe { ffi::avfilter_graph_config(graph, std::ptr::null_mut()) },
-            RefusalReason::Unsupported,
-            "the filters of this source",
-        )?;
+        let code = unsafe { ffi::avfilter_graph_config(graph, std::ptr::null_mut()) };
+        check(code, RefusalReason::Unsupported, "the filters of this source")?;
         Ok(built)
     }
 
@@ -199,8 +196,8 @@ unsafe fn end(
 }
 
 /// The graph in libavfilter's notation: what is done to every frame, then a tree of scalers.
-fn description(shape: &Shape, filters: &Filters, rungs: &[Rung]) -> String {
-    let before = before_scaling(shape, filters, rungs);
+fn description(filters: &Filters, rungs: &[Rung]) -> String {
+    let before = before_scaling(filters, rungs);
     let from_source = rungs.iter().filter(|r| r.scale_from.is_none()).count();
     let mut text = format!("[in]{},split={from_source}", if before.is_empty() { "null".to_string() } else { before.join(",") });
     for i in rungs.iter().enumerate().filter(|(_, r)| r.scale_from.is_none()).map(|(i, _)| i) {
@@ -229,7 +226,7 @@ fn scaling(rung: &Rung) -> String {
     )
 }
 
-fn before_scaling(shape: &Shape, filters: &Filters, rungs: &[Rung]) -> Vec<String> {
+fn before_scaling(filters: &Filters, rungs: &[Rung]) -> Vec<String> {
     let mut chain = Vec::new();
     match filters.deinterlace {
         DeinterlaceMode::Off => {}
@@ -241,19 +238,6 @@ fn before_scaling(shape: &Shape, filters: &Filters, rungs: &[Rung]) -> Vec<Strin
         180 => chain.push("hflip,vflip".into()),
         270 => chain.push("transpose=cclock".into()),
         _ => {}
-    }
-    if filters.pad_to_even {
-        let turned = matches!(filters.rotation, 90 | 270);
-        let (width, height) = if turned { (shape.height, shape.width) } else { (shape.width, shape.height) };
-        if let Some(top) = rungs.first() {
-            let (right, bottom) = (top.width as i32 - width, top.height as i32 - height);
-            if (0..=2).contains(&right) && (0..=2).contains(&bottom) && right + bottom > 0 {
-                chain.push(format!(
-                    "pad=w={}:h={}:x=0:y=0,fillborders=right={right}:bottom={bottom}:mode=smear",
-                    top.width, top.height
-                ));
-            }
-        }
     }
     if filters.tone_map {
         // At the top rung's size: a pixel that no rung shows need not be mapped. ITU-R BT.2408: reference white 203 cd/m2.

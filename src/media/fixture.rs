@@ -18,7 +18,7 @@ pub struct LocalHost {
 impl LocalHost {
     pub fn new(paths: &[&Path]) -> Self {
         // SAFETY: a plain setting; the libraries are as quiet as in a child.
-        unsafe { ffi::av_log_set_level(ffi::AV_LOG_ERROR as i32) };
+        unsafe { ffi::av_log_set_level(ffi::AV_LOG_ERROR) };
         Self { files: paths.iter().map(|path| File::open(path).unwrap()).collect(), done: Cell::new(0) }
     }
 }

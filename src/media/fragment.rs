@@ -19,6 +19,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub struct Fragmenter {
     context: *mut ffi::AVFormatContext,
     io: *mut ffi::AVIOContext,
+    #[expect(clippy::box_collection, reason = "the callback holds its address")]
     sink: Box<Vec<u8>>,
     init: Option<Vec<u8>>,
     timescale: u32,

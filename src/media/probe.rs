@@ -79,7 +79,7 @@ fn why_ignored(stream: Stream<'_>) -> Option<(&'static str, String)> {
         stream.codec_name()
     };
     match stream.kind() {
-        AVMEDIA_TYPE_VIDEO if stream.has_disposition(ffi::AV_DISPOSITION_ATTACHED_PIC as i32) => {
+        AVMEDIA_TYPE_VIDEO if stream.has_disposition(ffi::AV_DISPOSITION_ATTACHED_PIC) => {
             Some(("picture", "an attached picture, no video".into()))
         }
         AVMEDIA_TYPE_VIDEO if no_decoder => Some(("video", format!("there is no decoder for codec {name}"))),
@@ -297,7 +297,7 @@ fn audio_stream(stream: Stream<'_>, index: usize) -> AudioStream {
         end_pts: start.zip(crate::media::frame::known(stream.0.duration)).map(|(s, d)| s + d).filter(|&e| Some(e) > start),
         language: language(stream),
         title: stream.tag("title"),
-        default: stream.has_disposition(ffi::AV_DISPOSITION_DEFAULT as i32),
+        default: stream.has_disposition(ffi::AV_DISPOSITION_DEFAULT),
         bit_rate: p.bit_rate.max(0) as u64,
     }
 }

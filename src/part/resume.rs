@@ -31,10 +31,10 @@ pub async fn look(tools: &Tools, accepted: &Accepted) -> Result<Found, PartError
     if work.get_json::<Accepted>(&Key::job(id)).await?.is_some_and(|known| known != *accepted) {
         return Ok(Found::Foreign);
     }
-    if let Some(JobResult::Completed { objects }) = finish::result(tools, id).await? {
-        if all_there(tools, accepted, &objects).await? {
-            return Ok(Found::Complete);
-        }
+    if let Some(JobResult::Completed { objects }) = finish::result(tools, id).await?
+        && all_there(tools, accepted, &objects).await?
+    {
+        return Ok(Found::Complete);
     }
     work.delete(&Key::result(id)).await?;
     work.delete(&Key::marker(id, PartId::Package)).await?;

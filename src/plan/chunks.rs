@@ -219,7 +219,9 @@ fn even_segments(title: &Title, from: &Cut, to: i64, segment_s: f64) -> Vec<i64>
 
 fn fixed_segments(title: &Title, from: &Cut, to: i64, segment: i64) -> Vec<i64> {
     let (first, end) = (title.frames_of(from.nominal - title.first), title.frames_of(to - title.first));
-    let later = (first..end).step_by(usize::try_from(segment).unwrap_or(usize::MAX)).skip(1);
+    // A last one under half a segment belongs to the one before: players stumble over crumbs.
+    let later =
+        (first..end).step_by(usize::try_from(segment).unwrap_or(usize::MAX)).skip(1).filter(|frame| end - frame >= segment / 2);
     std::iter::once(from.start).chain(later.map(|frame| title.boundary(title.first, frame))).collect()
 }
 

@@ -129,8 +129,8 @@ fn x264(rules: &VideoRules, goal: &RungRule, picture: &Picture) -> Encoder {
     ]);
     // x264 codes fields in pairs of macroblock rows: 4:2:0 then needs a height divisible by four.
     match picture.fields {
-        Interlace::TopFirst if picture.height % 4 == 0 => params.insert("tff".into(), "1".into()),
-        Interlace::BottomFirst if picture.height % 4 == 0 => params.insert("bff".into(), "1".into()),
+        Interlace::TopFirst if picture.height.is_multiple_of(4) => params.insert("tff".into(), "1".into()),
+        Interlace::BottomFirst if picture.height.is_multiple_of(4) => params.insert("bff".into(), "1".into()),
         _ => None,
     };
     if let Some(cap) = goal.max_kbps.filter(|_| !goal.lossless) {

@@ -206,7 +206,8 @@ fn video(stream: &VideoStream, rules: &VideoRules, preset: &Preset, notes: &mut 
     let frame_rate = Rational::new(rate.num * fields, rate.den).reduced();
     let frame_duration = mul_div_round(i64::from(timescale), frame_rate.den, frame_rate.num).max(1);
     let longest = match stream.clock {
-        Clock::Trusted => stream.longest_frame.saturating_mul(ticks_per_tick).max(frame_duration),
+        // Some players take no notice of the edit that skips the delay: it is kept short where a few frames last long.
+        Clock::Trusted => stream.longest_frame.saturating_mul(ticks_per_tick).clamp(frame_duration, 2 * frame_duration),
         Clock::Untrusted { .. } => frame_duration,
     };
     let reorder = ladder.rungs.iter().map(|rung| rung.encoder.reorder_frames).max().unwrap_or(0);

@@ -1,7 +1,7 @@
 //! The system calls a jailed child may make; everything else kills it.
 //!
-//! Three filters are laid over each other, and the kernel takes the strictest answer of all of them (seccomp(2)): two
-//! name the calls that are answered with an error, because libraries make them harmlessly and go on without; the last is
+//! Four filters are laid over each other, and the kernel takes the strictest answer of all of them (seccomp(2)): three
+//! name the calls that are answered and not made, because libraries ask harmlessly and go on without; the last is
 //! the allow-list, whose default is to kill the whole process. What is on the list was taken from traces of libavcodec,
 //! x264, x265, SVT-AV1, dav1d and libvpx.
 //!
@@ -96,6 +96,8 @@ const PLAIN: &[i64] = &[
     libc::SYS_sched_get_priority_min,
     libc::SYS_getpriority,
     libc::SYS_getcpu,
+    // x265 3.5 makes no thread pool, and turns wpp off, where libnuma says that it cannot see.
+    libc::SYS_get_mempolicy,
     libc::SYS_nanosleep,
     libc::SYS_clock_nanosleep,
     // Signals to itself.
@@ -144,24 +146,18 @@ const PLAIN_HERE: &[i64] = &[];
 const NOT_THERE: &[i64] = &[
     // Its flags are behind a pointer; glibc falls back to `clone`, whose flags can be seen.
     libc::SYS_clone3,
-    // libnuma takes this for a machine without NUMA and asks no more.
-    libc::SYS_get_mempolicy,
     // The standard library falls back to read and write.
     libc::SYS_copy_file_range,
     libc::SYS_sendfile,
 ];
 
 /// Answered with EPERM: the caller does without.
-const REFUSED: &[i64] = &[
-    libc::SYS_set_mempolicy,
-    libc::SYS_mbind,
-    libc::SYS_sched_setaffinity,
-    // SVT-AV1 asks for SCHED_FIFO when it is root.
-    libc::SYS_sched_setscheduler,
-    libc::SYS_sched_setparam,
-    libc::SYS_sched_setattr,
-    libc::SYS_mlock,
-];
+const REFUSED: &[i64] = &[libc::SYS_sched_setparam, libc::SYS_sched_setattr, libc::SYS_mlock];
+
+/// Answered with success, and not done: wishes about where and how urgently threads run, which are the operator's to say.
+/// SVT-AV1 and x265 make them for each of their many threads; refused, they would fill the child's stderr with complaints,
+/// and the last words of a failure would be lost among them.
+const IGNORED: &[i64] = &[libc::SYS_sched_setscheduler, libc::SYS_sched_setaffinity, libc::SYS_set_mempolicy, libc::SYS_mbind];
 
 /// All conditions hold for these arguments. Only the low half is looked at: they are integers of 32 bits, whose upper
 /// half means nothing to the kernel and may hold anything.
@@ -201,7 +197,7 @@ fn looked_at() -> Built<Rules> {
 fn allow_list() -> Built<Rules> {
     let mut rules = looked_at()?;
     let answered = [libc::SYS_prctl, libc::SYS_ioctl];
-    for call in PLAIN.iter().chain(PLAIN_HERE).chain(NOT_THERE).chain(REFUSED).chain(&answered) {
+    for call in PLAIN.iter().chain(PLAIN_HERE).chain(NOT_THERE).chain(REFUSED).chain(IGNORED).chain(&answered) {
         rules.insert(*call, vec![]);
     }
     Ok(rules)
@@ -224,12 +220,12 @@ fn answered_with_eperm() -> Built<Rules> {
     ]);
     #[cfg(target_arch = "x86_64")]
     rules.insert(libc::SYS_open, vec![no_mode(1)?]);
-    rules.extend(REFUSED.iter().map(|call| (*call, vec![])));
+    rules.extend(whatever_the_arguments(REFUSED));
     Ok(rules)
 }
 
-fn answered_with_enosys() -> Rules {
-    NOT_THERE.iter().map(|call| (*call, vec![])).collect()
+fn whatever_the_arguments(calls: &[i64]) -> Rules {
+    calls.iter().map(|call| (*call, vec![])).collect()
 }
 
 fn compile(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Built<BpfProgram> {
@@ -243,7 +239,8 @@ fn compile(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Bu
 pub(super) fn install() -> Result<(), FilterError> {
     let errno = |code: i32| SeccompAction::Errno(code.unsigned_abs());
     let programs = [
-        compile(answered_with_enosys(), SeccompAction::Allow, errno(libc::ENOSYS))?,
+        compile(whatever_the_arguments(NOT_THERE), SeccompAction::Allow, errno(libc::ENOSYS))?,
+        compile(whatever_the_arguments(IGNORED), SeccompAction::Allow, errno(0))?,
         compile(answered_with_eperm()?, SeccompAction::Allow, errno(libc::EPERM))?,
         // Last: after it, no more filters can be installed.
         compile(allow_list()?, SeccompAction::KillProcess, SeccompAction::Allow)?,
@@ -298,7 +295,7 @@ mod tests {
         // BPF_MAXINSNS of linux/bpf_common.h.
         let kill = compile(allow_list().unwrap(), SeccompAction::KillProcess, SeccompAction::Allow).unwrap();
         assert!(kill.len() <= 4096, "{} instructions", kill.len());
-        compile(answered_with_enosys(), SeccompAction::Allow, SeccompAction::Errno(38)).unwrap();
+        compile(whatever_the_arguments(NOT_THERE), SeccompAction::Allow, SeccompAction::Errno(38)).unwrap();
         compile(answered_with_eperm().unwrap(), SeccompAction::Allow, SeccompAction::Errno(1)).unwrap();
     }
 }

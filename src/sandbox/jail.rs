@@ -16,19 +16,21 @@
 //!
 //! **What Landlock covers.** All file-system access rights, TCP bind and connect, signals and abstract unix sockets out of
 //! the jail, each as far as the running kernel has it: the filter of step 9 already forbids what the later ABIs add.
+//! Beside scratch, the numbers of processors and memory nodes in `/sys` can be read: x265 asks for them.
 //! Landlock does not cover `stat`: that a file elsewhere exists, and its size, can be seen; its content cannot.
 //!
 //! **Without Landlock** a system-call filter cannot tell one file name from another, so the scratch folder becomes the
 //! root (`chroot`, as root or in a user namespace of one's own). The capability to leave it is dropped in step 5, no
 //! descriptor of a folder outside is open, and the filter kills `chroot`, `fchdir` and `open_by_handle_at`. That is level
 //! `Seccomp`. Where not even that can be had, the filter is laid all the same, but names outside scratch can be opened, so
-//! the level is called what it is worth: `Limits`.
+//! the level is called what it is worth: `Limits`. (Level `Seccomp` hides `/sys` too: there x265 must be told `pools=none`
+//! and `wpp` must be pinned off, or its streams differ from those of a worker with Landlock.)
 
 use super::filter::{self, FilterError};
 use super::protocol::{Access, JailLevel, Limits, Order};
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetStatus, Scope,
+    RulesetError, RulesetStatus, Scope,
 };
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -42,6 +44,9 @@ use std::path::{Path, PathBuf};
 
 /// The newest Landlock ABI this jail knows; older kernels enforce what they have of it.
 const LANDLOCK_ABI: ABI = ABI::V9;
+/// Read-only beside scratch: how many processors and memory nodes there are. Without it x265 3.5 makes no thread pool and
+/// turns wpp off, which changes the stream.
+const TOPOLOGY: [&str; 2] = ["/sys/devices/system/cpu", "/sys/devices/system/node"];
 /// Descriptors a child may hold; `RLIMIT_NOFILE`.
 const MAX_DESCRIPTORS: u64 = 64;
 /// Seconds from SIGXCPU, which names the cause, to the SIGKILL that nothing can catch.
@@ -186,12 +191,15 @@ fn landlock(scratch: &Path) -> Result<RestrictionStatus, Box<dyn std::error::Err
         | AccessFs::MakeSym
         | AccessFs::IoctlDev
         | AccessFs::ResolveUnix;
+    let topology = TOPOLOGY.iter().filter_map(|folder| PathFd::new(folder).ok());
+    let readable = AccessFs::ReadFile | AccessFs::ReadDir;
     let status = Ruleset::default()
         .handle_access(all)?
         .handle_access(AccessNet::from_all(LANDLOCK_ABI))?
         .scope(Scope::from_all(LANDLOCK_ABI))?
         .create()?
         .add_rule(PathBeneath::new(PathFd::new(scratch)?, all & !special))?
+        .add_rules(topology.map(|folder| Ok::<_, RulesetError>(PathBeneath::new(folder, readable))))?
         .restrict_self()?;
     Ok(status)
 }

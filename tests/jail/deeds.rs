@@ -148,7 +148,7 @@ fn on_the_wire(name: &str, parent: &Parent) -> Deed {
 /// A raw system call, so that nothing between the deed and the kernel can soften it.
 fn call(number: i64, [a, b, c, d]: [u64; 4]) -> Deed {
     // SAFETY: the callers pass live pointers where the call takes pointers.
-    let result = unsafe { libc::syscall(number, a, b, c, d) };
+    let result = unsafe { libc::syscall(number, a, b, c, d, 0, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result.unsigned_abs()) }
 }
 
@@ -227,16 +227,28 @@ fn threads() -> Deed {
     Ok(threads.into_iter().map(|thread| thread.join().unwrap()).sum())
 }
 
-/// Calls that encoders make and do without; none may kill. Counts the answers that are as they should be.
+/// Calls that encoders make and do without; none may kill. What is answered otherwise than it should be is an error.
 fn library_probes() -> Deed {
-    let denied = |number, arguments, error| u64::from(call(number, arguments).is_err_and(|e| e.raw_os_error() == Some(error)));
-    Ok(denied(libc::SYS_clone3, [0; 4], libc::ENOSYS)
-        + denied(libc::SYS_get_mempolicy, [0; 4], libc::ENOSYS)
-        + denied(libc::SYS_set_mempolicy, [0; 4], libc::EPERM)
-        + denied(libc::SYS_sched_setaffinity, [0; 4], libc::EPERM)
-        + denied(libc::SYS_sched_setscheduler, [0; 4], libc::EPERM)
-        + denied(libc::SYS_ioctl, [2, libc::TCGETS, 0, 0], libc::EPERM)
-        + u64::from(std::thread::available_parallelism().is_ok()))
+    let denied = |number, arguments, error| call(number, arguments).is_err_and(|e| e.raw_os_error() == Some(error));
+    let taken = |number, arguments| call(number, arguments).is_ok();
+    let fifo = libc::SCHED_FIFO as u64;
+    let answers = [
+        ("clone3", denied(libc::SYS_clone3, [0; 4], libc::ENOSYS)),
+        ("isatty", denied(libc::SYS_ioctl, [2, libc::TCGETS, 0, 0], libc::EPERM)),
+        ("get_mempolicy", taken(libc::SYS_get_mempolicy, [0; 4])),
+        ("set_mempolicy", taken(libc::SYS_set_mempolicy, [0; 4])),
+        ("sched_setaffinity", taken(libc::SYS_sched_setaffinity, [0; 4])),
+        ("sched_setscheduler", taken(libc::SYS_sched_setscheduler, [0, fifo, 0, 0])),
+        // It said that it was done; it was not.
+        ("sched_getscheduler", call(libc::SYS_sched_getscheduler, [0; 4]).is_ok_and(|policy| policy != fifo)),
+        ("processors", std::thread::available_parallelism().is_ok()),
+        ("topology", std::fs::read("/sys/devices/system/cpu/possible").is_ok()),
+        ("topology is read-only", std::fs::write("/sys/devices/system/cpu/possible", b"0").is_err()),
+    ];
+    match answers.iter().find(|(_, as_it_should)| !as_it_should) {
+        Some((name, _)) => Err(io::Error::other(format!("another answer to {name}"))),
+        None => Ok(answers.len() as u64),
+    }
 }
 
 fn fill_memory() -> Deed {

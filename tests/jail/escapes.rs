@@ -25,7 +25,7 @@ pub const TESTS: &[Test] = &[
     ("the_tie_to_the_parents_life_cannot_be_cut", || assert_denied(&run("outlive-parent"), libc::EPERM)),
     ("memory_cannot_be_made_executable", || assert_denied(&run("executable-memory"), libc::EPERM)),
     ("encoders_may_start_threads", || assert_done(&run("threads"), 36)),
-    ("what_encoders_probe_for_is_answered_and_does_not_kill", || assert_done(&run("library-probes"), 7)),
+    ("what_encoders_probe_for_is_answered_and_does_not_kill", || assert_done(&run("library-probes"), 10)),
     ("without_landlock_the_default_minimum_refuses", without_landlock_the_default_minimum_refuses),
     ("without_landlock_scratch_is_the_root_of_all_names", without_landlock_scratch_is_the_root_of_all_names),
 ];

@@ -122,9 +122,9 @@ fn assert_input_fails(object: Object, because: &str) {
 }
 
 fn a_slow_input_is_no_stall() {
-    let object = Arc::new(Object { delay: Duration::from_millis(600), ..Object::new() });
+    let object = Arc::new(Object { delay: Duration::from_millis(1100), ..Object::new() });
     let mut bench = bench_with(Arc::clone(&object));
-    bench.sandbox.stall = Duration::from_millis(500);
+    bench.sandbox.stall = Duration::from_secs(1);
     assert_done(&bench.run("copy-input"), object.bytes());
 }
 

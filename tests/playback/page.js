@@ -14,7 +14,8 @@ function watch(seen, rate) {
     const now = { wall: performance.now(), time: video.currentTime };
     const moved = now.time !== last.time;
     if (!moved && !video.ended) seen.longest_stall_ms = Math.max(seen.longest_stall_ms, Math.round(now.wall - last.moved));
-    const most = ((now.wall - last.wall) / 1000) * rate + 0.25;
+    // The clock of the video is read up to a tenth of a second late; what leaps less shows as a seek or a gap.
+    const most = ((now.wall - last.wall) / 1000 + 0.1) * rate;
     if (now.time < last.time || now.time - last.time > most) seen.leaps.push([round(last.time), round(now.time)]);
     if (moved) seen.times.push(round(now.time));
     const buffered = ranges(video.buffered);

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::media::fixture::{LocalHost, complaints, limits, lines, make, run};
+use crate::media::remux::remux;
 use crate::plan::Encoder;
 use crate::plan::time::Rational;
-use crate::sandbox::protocol::Refusal;
+use crate::sandbox::protocol::{Refusal, RemuxTask};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -132,6 +133,24 @@ fn assert_in_place(wanted: &[f32], heard: &[f32], places: &[usize]) {
         let (lag, likeness) = lag(wanted, heard, at);
         assert!(lag == 0 && likeness > 0.9, "at {at}: {lag} samples late, likeness {likeness}");
     }
+}
+
+#[test]
+fn the_progressive_mp4_sounds_like_the_segments() {
+    let bench = Bench::new(&format!("{NOISE} -ac 2"), "a.wav");
+    let report = bench.encode();
+    let segments = decode(&bench.output(), "");
+    let host = LocalHost::new(&[&bench.output()]);
+    let task = RemuxTask { file: "whole.mp4".into() };
+    assert_eq!(remux(&host, &limits(), bench.folder.path(), 1, &task).unwrap().packets, 142);
+    let whole = bench.folder.path().join("whole.mp4");
+    assert_eq!(complaints(&whole), "");
+    let mp4 = decode(&whole, "");
+    let sound = report.samples as usize * 2;
+    assert!(mp4.len() >= sound && mp4[..sound] == segments[..sound]);
+    let end =
+        lines("ffprobe", "-v error -show_entries stream=start_pts,duration_ts:stream_tags=language -of csv=p=0 {0}", &whole);
+    assert_eq!(end, ["0,144000,deu"]);
 }
 
 fn is_silent(samples: &[f32]) -> bool {
