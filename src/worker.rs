@@ -159,7 +159,8 @@ impl Worker {
             PartError::Stopped => return Settlement::Retry(Duration::ZERO),
             PartError::Poison(reason) => return Settlement::Reject(reason),
             PartError::Retry(reason) | PartError::Crash(reason) if attempt < self.settings.attempts => {
-                tracing::warn!(job = %message.job, part = %message.part, attempt, reason, "part failed; again");
+                // Whoever follows the job hears of it by its event.
+                tracing::info!(job = %message.job, part = %message.part, attempt, reason, "part failed; again");
                 self.tell_failed(message, attempt, &reason, true).await;
                 return Settlement::Retry(self.settings.delay(attempt));
             }
@@ -168,7 +169,11 @@ impl Worker {
             }
             PartError::Reject(failure) => failure,
         };
-        tracing::warn!(job = %message.job, part = %message.part, attempt, reason = failure.message, "part failed");
+        if failure.cause == Cause::Internal {
+            tracing::error!(job = %message.job, part = %message.part, attempt, reason = failure.message, "part failed");
+        } else {
+            tracing::info!(job = %message.job, part = %message.part, attempt, reason = failure.message, "part refused");
+        }
         self.tell_failed(message, attempt, &failure.message, false).await;
         match finish::bury(&self.tools, &message.job, failure).await {
             Ok(()) => Settlement::Ack,

@@ -163,7 +163,12 @@ impl Session<'_> {
                 parts
             }
             Found::New => BTreeMap::new(),
+            Found::Foreign => {
+                let id = &self.accepted.id;
+                return Err(Exit::Settings.because(format!("id: '{id}' {}", accept::FOREIGN_ID)));
+            }
         };
+        let is_fresh = done.is_empty();
         let mut view = View::new(self.quiet, &done);
         let (stopper, stop) = shutdown::channel();
         let mut watch = Watch::new(&self.tools, &self.accepted.id).await?;
@@ -187,7 +192,8 @@ impl Session<'_> {
             Ended::Signal(signal) => {
                 Err(Exit::Signalled(signal).because("interrupted; the same command again goes on from here"))
             }
-            Ended::Job(Fact::JobCompleted { .. }) => self.report(Some(took)).await,
+            // The speed of a run that did a part of the work only would mean nothing.
+            Ended::Job(Fact::JobCompleted { .. }) => self.report(is_fresh.then_some(took)).await,
             Ended::Job(Fact::JobFailed { failure }) => {
                 let name = &self.accepted.job.input.uri;
                 Err(Exit::from(failure.cause).because(format!("{name}: {}", failure.message)))
@@ -198,8 +204,8 @@ impl Session<'_> {
     }
 
     async fn submit(&self) -> Result<(), Failed> {
-        let job = Job { id: Some(self.accepted.id.clone()), ..self.accepted.job.clone() };
-        let document = serde_json::to_vec(&job).map_err(|e| Exit::Internal.because(e))?;
+        let job = &self.accepted.job;
+        let document = serde_json::to_vec(job).map_err(|e| Exit::Internal.because(e))?;
         self.tools.broker.publish(Queue::Jobs(job.lane), document).await.map_err(|e| Exit::Internal.because(e))
     }
 

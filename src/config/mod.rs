@@ -61,7 +61,7 @@ pub struct Retry {
 
 /// Why the settings cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{layer}: {path}: {reason}")]
+#[error("{layer}: {}{reason}", if path == "." { String::new() } else { format!("{path}: ") })]
 pub struct ConfigError {
     /// The file, or `environment`.
     pub layer: String,
@@ -107,8 +107,8 @@ fn read(table: &toml::Table, layer: &str) -> Result<Config, ConfigError> {
         ("worker.window", u64::from(config.worker.window), 1, 10_000),
         ("retry.attempts", u64::from(config.retry.attempts), 1, 15),
         ("retry.longest_delay_ms", config.retry.longest_delay_ms, 0, 600_000),
-        ("sandbox.deadline_s", config.sandbox.deadline_s, 1, 1200),
-        ("sandbox.stall_s", config.sandbox.stall_s, 1, 1200),
+        ("sandbox.deadline_s", config.sandbox.deadline_s, 1, 1140),
+        ("sandbox.stall_s", config.sandbox.stall_s, 1, 1140),
         ("sandbox.stderr_tail_bytes", config.sandbox.stderr_tail_bytes as u64, 0, 1024 * 1024),
         ("sandbox.kill_grace_ms", config.sandbox.kill_grace_ms, 0, 1000),
     ] {

@@ -13,11 +13,15 @@ use sha2::{Digest, Sha256};
 /// Hexadecimal digits of a job id that is derived from the content.
 const DERIVED_ID_DIGITS: usize = 16;
 
+/// Why a job whose id is in use is rejected.
+pub const FOREIGN_ID: &str = "is the id of another job, or of this one with another source; choose another id";
+
 /// A job as it was accepted; nothing of it changes any more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Accepted {
     pub id: JobId,
+    /// Bears that id, whether it came with it or not.
     pub job: Job,
     /// The preset with the job's changes.
     pub preset: Preset,
@@ -41,12 +45,14 @@ impl Accepted {
     pub fn new(job: Job, source: SourceIdentity) -> Result<Self, JobError> {
         let preset = Preset::built_in(&job.preset, &job.set).map_err(|e| {
             let known = e.path == "preset";
-            JobError { path: if known { e.path } else { format!("set.{}", e.path) }, reason: e.reason }
+            let path = if known { e.path } else { format!("set.{}", e.path) };
+            JobError { path, reason: e.reason.replace('\n', " ") }
         })?;
         let id = match &job.id {
             Some(id) => id.clone(),
             None => derive(&job, &preset, source),
         };
+        let job = Job { id: Some(id.clone()), ..job };
         Ok(Self { id, job, preset, source })
     }
 }
@@ -85,8 +91,8 @@ pub async fn submit(tools: &Tools, document: &[u8]) -> Result<(), PartError> {
     let (id, tenant) = (&accepted.id, &accepted.job.tenant);
     match tools.stores.work().get_json::<Accepted>(&Key::job(id)).await? {
         Some(known) if known != accepted => {
-            let reason = "is the id of another job, or of this one with another source; choose another id".into();
-            return refuse(tools, &accepted.job, JobError { path: "id".into(), reason }).await;
+            let error = JobError { path: "id".into(), reason: FOREIGN_ID.into() };
+            return refuse(tools, &accepted.job, error).await;
         }
         Some(_) => {}
         None => tools.stores.work().put_json(&Key::job(id), &accepted).await?,
@@ -103,7 +109,7 @@ pub async fn submit(tools: &Tools, document: &[u8]) -> Result<(), PartError> {
 
 async fn refuse(tools: &Tools, job: &Job, error: JobError) -> Result<(), PartError> {
     let Some(id) = &job.id else { return Err(PartError::Poison(error.to_string())) };
-    tracing::warn!(job = %id, path = error.path, reason = error.reason, "job rejected");
+    tracing::info!(job = %id, path = error.path, reason = error.reason, "job rejected");
     let fact = Fact::JobRejected { path: error.path, reason: error.reason };
     Ok(tools.tell(id, &job.tenant, fact).await?)
 }
@@ -123,6 +129,8 @@ mod tests {
         let id = |more: &str, source| Accepted::new(job(more), source).unwrap().id;
         let first = id("", SOURCE);
         assert_eq!(first, id(r#","lane":"normal""#, SOURCE));
+        let accepted = Accepted::new(job(""), SOURCE).unwrap();
+        assert_eq!(Accepted::new(accepted.job.clone(), SOURCE), Ok(accepted), "submitted with its id it is the same");
         assert_eq!(first.as_str().len(), DERIVED_ID_DIGITS);
         assert_ne!(first, id("", SourceIdentity { bytes: 6, ..SOURCE }));
         assert_ne!(first, id("", SourceIdentity { modified_ms: 8, ..SOURCE }));

@@ -17,6 +17,8 @@ pub enum Found {
     Begun { parts: BTreeMap<PartId, u64> },
     /// It is complete and everything it made is there.
     Complete,
+    /// The id belongs to another job, or to this one with another source.
+    Foreign,
 }
 
 /// Looks at what an earlier run left, and removes what cannot be relied on: a result that is none, and markers whose
@@ -26,6 +28,9 @@ pub enum Found {
 /// The stores cannot be asked.
 pub async fn look(tools: &Tools, accepted: &Accepted) -> Result<Found, PartError> {
     let (id, work) = (&accepted.id, tools.stores.work());
+    if work.get_json::<Accepted>(&Key::job(id)).await?.is_some_and(|known| known != *accepted) {
+        return Ok(Found::Foreign);
+    }
     if let Some(JobResult::Completed { objects }) = finish::result(tools, id).await?
         && all_there(tools, accepted, &objects).await?
     {

@@ -218,6 +218,8 @@ async fn the_same_id_with_another_content_is_another_job_and_rejected() {
     let (site, children) = (Site::new(), FakeChildren::new(|_, _| Act::Work));
     site.start(&children).until_ended(&job("h264")).await;
     let mut second = site.start(&children);
+    let other = Accepted { id: id(), ..Accepted::new(job("h265"), accepted(&second).await.source).unwrap() };
+    assert_eq!(resume::look(&second.tools, &other).await, Ok(Found::Foreign));
     assert_eq!(second.until_ended(&job("h265")).await, State::Rejected);
     std::fs::write(site.dir.path().join("talk.mp4"), b"other media").unwrap();
     let mut third = site.start(&children);
