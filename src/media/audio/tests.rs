@@ -148,7 +148,8 @@ fn the_progressive_mp4_sounds_like_the_segments() {
     let mp4 = decode(&whole, "");
     let sound = report.samples as usize * 2;
     assert!(mp4.len() >= sound && mp4[..sound] == segments[..sound]);
-    let end = lines("ffprobe", "-v error -show_entries stream=start_pts,duration_ts:stream_tags=language -of csv=p=0 {0}", &whole);
+    let end =
+        lines("ffprobe", "-v error -show_entries stream=start_pts,duration_ts:stream_tags=language -of csv=p=0 {0}", &whole);
     assert_eq!(end, ["0,144000,deu"]);
 }
 
