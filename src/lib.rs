@@ -6,10 +6,10 @@
 //! | floor | what | modules |
 //! | --- | --- | --- |
 //! | F0 | facts: no tokio, no clock, no I/O | `job`, `probe`, `plan`, `reconcile`, `event`, `sandbox::protocol` |
-//! | F1 | edges; they never import each other | `broker`, `store`, `sandbox`, `media` |
+//! | F1 | edges; they never import each other | `broker`, `store`, `sandbox`, `media`, `shutdown` |
 //! | F2 | stages | `part`, `package` |
 //! | F3 | roles | `worker` |
-//! | F4 | the process | `main`, `cli`, `config`, `telemetry`, `shutdown` |
+//! | F4 | the process | `main`, `cli`, `config`, `telemetry` |
 //!
 //! The architecture page is `src/README.md`.
 
@@ -22,6 +22,7 @@ pub mod reconcile;
 pub mod broker;
 pub mod media;
 pub mod sandbox;
+pub mod shutdown;
 pub mod store;
 
 pub mod package;
@@ -31,5 +32,4 @@ pub mod worker;
 
 pub mod cli;
 pub mod config;
-pub mod shutdown;
 pub mod telemetry;

@@ -66,3 +66,140 @@ pub fn missing(plan: &Plan, done: &BTreeSet<PartId>, window: u32) -> Vec<PartId>
     let missing: Vec<PartId> = out.map(|(_, part)| *part).collect();
     if missing.is_empty() && !done.contains(&PartId::Package) { vec![PartId::Package] } else { missing }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::OnDamage;
+    use crate::plan::preset::{DamageRules, Packaging};
+    use crate::plan::time::Rational;
+    use crate::plan::{AudioPlan, Chunk, Filters, VideoPlan, encoder};
+    use crate::probe::Clock;
+    use proptest::prelude::*;
+
+    fn plan(audio: usize, chunks: u32) -> Plan {
+        let rendition = AudioPlan {
+            name: String::new(),
+            stream: 1,
+            source_base: Rational::new(1, 48_000),
+            origin: 0,
+            encoder: encoder::aac(128_000),
+            bit_rate: 128_000,
+            sample_rate: 48_000,
+            channels: 2,
+            layout: "stereo".into(),
+            language: None,
+            label: String::new(),
+            default: true,
+            group: String::new(),
+            segments: vec![0],
+            expected_samples: None,
+        };
+        let chunk = |index| Chunk { index, start: None, end: None, first_segment: index, segments: vec![0], keyframe: 0 };
+        let video = VideoPlan {
+            stream: 0,
+            source_base: Rational::new(1, 25),
+            origin: 0,
+            clock: Clock::Trusted,
+            timescale: 25,
+            ticks_per_tick: 1,
+            reorder_delay: 0,
+            frame_duration: 1,
+            frame_rate: Rational::new(25, 1),
+            expected_frames: 0,
+            filters: Filters::default(),
+            rungs: Vec::new(),
+            chunks: (0..chunks).map(chunk).collect(),
+        };
+        Plan {
+            preset: "h265".into(),
+            packaging: Packaging::default(),
+            on_damage: OnDamage::Fail,
+            damage: DamageRules::default(),
+            video: (chunks > 0).then_some(video),
+            audio: vec![rendition; audio],
+            notes: Vec::new(),
+        }
+    }
+
+    fn done(parts: &[PartId]) -> BTreeSet<PartId> {
+        parts.iter().copied().collect()
+    }
+
+    #[test]
+    fn a_job_begins_with_its_probe_and_ends_after_its_package() {
+        use PartId::{Audio, Encode, Package, Probe};
+        let plan = plan(1, 3);
+        let next = |parts: &[PartId], finished| reconcile(Some(&plan), &done(parts), finished, 2);
+        assert_eq!(reconcile(None, &done(&[]), None, 2), Step::Publish(vec![Probe]));
+        assert_eq!(reconcile(None, &done(&[Probe]), None, 2), Step::Publish(vec![Probe]), "a marker without its plan");
+        assert_eq!(next(&[Probe], Some(Probe)), Step::Publish(vec![Audio(0), Encode(0)]));
+        assert_eq!(next(&[Probe, Encode(0)], Some(Encode(0))), Step::Publish(vec![Encode(2)]));
+        assert_eq!(next(&[Probe, Encode(0), Encode(2)], Some(Encode(2))), Step::Wait);
+        assert_eq!(next(&[Probe, Encode(0), Encode(2)], None), Step::Publish(vec![Audio(0)]));
+        let all = [Probe, Audio(0), Encode(0), Encode(1), Encode(2)];
+        assert_eq!(next(&all, Some(Encode(1))), Step::Publish(vec![Package]));
+        assert_eq!(next(&[&all[..], &[Package]].concat(), Some(Package)), Step::Finish);
+        assert_eq!(next(&[&all[..], &[Package]].concat(), Some(Audio(0))), Step::Finish, "a late duplicate");
+    }
+
+    #[test]
+    fn no_more_than_the_window_is_out_at_once_while_parts_finish_in_order() {
+        let plan = plan(2, 50);
+        let mut markers = done(&[PartId::Probe]);
+        let mut out: BTreeSet<PartId> = missing(&plan, &markers, 4).into_iter().collect();
+        for part in work(&plan) {
+            assert!(out.len() <= 4 && out.remove(&part), "{part} is not out");
+            markers.insert(part);
+            out.extend(released_by(&plan, part, 4));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_deliveries_ends_with_every_part_done(
+            audio in 0_usize..4,
+            chunks in 1_u32..30,
+            window in 0_u32..8,
+            choices in prop::collection::vec((any::<usize>(), 0_u8..10), 400),
+        ) {
+            let plan = plan(audio, chunks);
+            let mut markers = BTreeSet::new();
+            let mut queue = vec![PartId::Probe];
+            let mut published = BTreeSet::from([PartId::Probe]);
+            let mut choices = choices.into_iter();
+            let mut finished = false;
+            while !finished {
+                let (pick, fate) = choices.next().unwrap_or((0, 9));
+                // A stalled job: the queue ran dry because publishes were lost.
+                let after = if queue.is_empty() { None } else { Some(queue.swap_remove(pick % queue.len())) };
+                if let Some(part) = after {
+                    if part == PartId::Package {
+                        prop_assert!(work(&plan).iter().all(|part| markers.contains(part)), "packaged too early");
+                    }
+                    markers.insert(part);
+                    // Delivered twice.
+                    if fate == 0 {
+                        queue.push(part);
+                    }
+                }
+                let known = markers.contains(&PartId::Probe).then_some(&plan);
+                let step = reconcile(known, &markers, after, window);
+                prop_assert_eq!(&step, &reconcile(known, &markers, after, window));
+                match step {
+                    // The publishes are lost.
+                    Step::Publish(_) if fate == 1 => {}
+                    Step::Publish(parts) => {
+                        published.extend(parts.iter().copied());
+                        queue.extend(parts);
+                    }
+                    Step::Finish => finished = true,
+                    Step::Wait => prop_assert!(after.is_some(), "a stalled job is told to wait"),
+                }
+            }
+            let all: BTreeSet<PartId> = work(&plan).into_iter().chain([PartId::Probe, PartId::Package]).collect();
+            prop_assert_eq!(&published, &all);
+            prop_assert_eq!(&markers, &all);
+        }
+    }
+}

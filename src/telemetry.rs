@@ -1,1 +1,25 @@
-//! (to be written)
+//! Logs: to stderr, as text or as JSON, one line for what happened, its particulars as fields.
+
+use crate::config::{Log, LogFormat};
+use tracing_subscriber::EnvFilter;
+
+/// Can the level be understood?
+///
+/// # Errors
+/// Says why not.
+pub fn check(log: &Log) -> Result<(), String> {
+    EnvFilter::builder().parse(&log.level).map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// Starts logging. The first call in a process counts.
+pub fn start(log: &Log) {
+    let filter = EnvFilter::builder().parse(&log.level).unwrap_or_else(|_| EnvFilter::new("warn"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match log.format {
+        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => logs.json().try_init(),
+    };
+    if let Err(error) = started {
+        tracing::debug!(%error, "logging was started before");
+    }
+}

@@ -1,1 +1,229 @@
-//! (to be written)
+//! Messages between workers: confirmed publishing, consuming with prefetch, retry, dead letters, fanout.
+//!
+//! At least once: a delivery that is not settled comes back. [`memory`] is the whole broker in one process.
+
+#[cfg(test)]
+mod contract;
+pub mod memory;
+
+use crate::job::Lane;
+use async_trait::async_trait;
+use std::fmt;
+use std::time::Duration;
+
+/// How many queues the events are spread over; all events of a job go to one of them.
+pub const EVENT_PARTITIONS: u8 = 16;
+/// Largest message body, bytes. A message names work; it never carries media.
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// Which encoders a part needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Software encoders.
+    Cpu,
+}
+
+impl Class {
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Cpu => "cpu",
+        }
+    }
+}
+
+/// A queue. Its name is its `Display`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Queue {
+    /// Submitted jobs.
+    Jobs(Lane),
+    /// Parts to be worked on.
+    Work(Class, Lane),
+    /// Events, in order within a job.
+    Events(u8),
+    /// What could not be delivered.
+    Dead,
+}
+
+impl Queue {
+    /// The queue that holds the events of this job.
+    pub fn events_of(job: &str) -> Queue {
+        // FNV-1a: every process, whatever its version of Rust, must choose the same queue.
+        let hash = job.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        Queue::Events((hash % u64::from(EVENT_PARTITIONS)) as u8)
+    }
+}
+
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Queue::Jobs(lane) => write!(f, "narrows.jobs.{}", lane.name()),
+            Queue::Work(class, lane) => write!(f, "narrows.work.{}.{}", class.name(), lane.name()),
+            Queue::Events(n) => write!(f, "narrows.events.{n}"),
+            Queue::Dead => f.write_str("narrows.dead"),
+        }
+    }
+}
+
+/// Why the broker did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    #[error("queue {queue} is full: {limit} messages")]
+    Full { queue: String, limit: usize },
+    #[error("a message of {bytes} bytes for {queue}; at most {MAX_BODY_BYTES} are allowed")]
+    TooLarge { queue: String, bytes: usize },
+    #[error("the broker is gone: {0}")]
+    Gone(String),
+}
+
+/// The broker as every role sees it.
+#[async_trait]
+pub trait Broker: Send + Sync {
+    /// Puts a message into a queue. Returns only when the broker has taken responsibility for it.
+    ///
+    /// # Errors
+    /// The message may or may not be in the queue: publish it again.
+    async fn publish(&self, queue: Queue, body: Vec<u8>) -> Result<(), BrokerError>;
+
+    /// Starts to consume a queue; at most `prefetch` of its deliveries are out unsettled at any time.
+    ///
+    /// # Errors
+    /// The broker is gone.
+    async fn consume(&self, queue: Queue, prefetch: usize) -> Result<Box<dyn Consumer>, BrokerError>;
+
+    /// Says something to every worker there is now. Nobody may be listening.
+    ///
+    /// # Errors
+    /// The broker is gone.
+    async fn broadcast(&self, topic: Topic, body: Vec<u8>) -> Result<(), BrokerError>;
+
+    /// Listens to a topic from now on.
+    ///
+    /// # Errors
+    /// The broker is gone.
+    async fn subscribe(&self, topic: Topic) -> Result<Box<dyn Subscription>, BrokerError>;
+}
+
+/// A fanout: everybody who listens gets every message, nothing is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// Cancel and drain.
+    Control,
+    /// Frames done, for live views. May be lost.
+    Progress,
+}
+
+/// The receiving end of a queue.
+#[async_trait]
+pub trait Consumer: Send {
+    /// The next delivery. Cancel-safe: a delivery is either returned or still in the queue.
+    ///
+    /// # Errors
+    /// The broker is gone; what was out unsettled will be delivered again.
+    async fn next(&mut self) -> Result<Delivery, BrokerError>;
+}
+
+/// The receiving end of a topic.
+#[async_trait]
+pub trait Subscription: Send {
+    /// The next message, or `None` when the broker is gone. Cancel-safe. Messages that came too fast are skipped.
+    async fn next(&mut self) -> Option<Vec<u8>>;
+}
+
+/// How a delivery ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The work is done: forget the message.
+    Ack,
+    /// Deliver it again, not before this time is over.
+    Retry(Duration),
+    /// Put it among the dead letters, with the reason.
+    Reject(String),
+}
+
+/// Settles one delivery with the broker it came from; dropped unsettled, the message goes back into its queue.
+#[async_trait]
+pub trait Settle: Send + Sync {
+    /// # Errors
+    /// The broker is gone, and the message will be delivered again.
+    async fn settle(&mut self, settlement: Settlement) -> Result<(), BrokerError>;
+}
+
+/// One message, in hand until it is settled or dropped. Dropped, it goes back into its queue.
+pub struct Delivery {
+    pub queue: Queue,
+    pub body: Vec<u8>,
+    /// Which delivery of this message it is, from 1.
+    pub attempt: u32,
+    settle: Box<dyn Settle>,
+}
+
+impl Delivery {
+    pub fn new(queue: Queue, body: Vec<u8>, attempt: u32, settle: Box<dyn Settle>) -> Self {
+        Self { queue, body, attempt, settle }
+    }
+
+    /// The work is done.
+    ///
+    /// # Errors
+    /// The broker is gone; the message will be delivered again.
+    pub async fn ack(self) -> Result<(), BrokerError> {
+        self.settle(Settlement::Ack).await
+    }
+
+    /// Deliver it again, later.
+    ///
+    /// # Errors
+    /// The broker is gone; the message will be delivered again.
+    pub async fn retry(self, after: Duration) -> Result<(), BrokerError> {
+        self.settle(Settlement::Retry(after)).await
+    }
+
+    /// Nobody can work on this: to the dead letters.
+    ///
+    /// # Errors
+    /// The broker is gone; the message will be delivered again.
+    pub async fn reject(self, reason: String) -> Result<(), BrokerError> {
+        self.settle(Settlement::Reject(reason)).await
+    }
+
+    /// Settles in whichever way.
+    ///
+    /// # Errors
+    /// The broker is gone; the message will be delivered again.
+    pub async fn settle(mut self, settlement: Settlement) -> Result<(), BrokerError> {
+        self.settle.settle(settlement).await
+    }
+}
+
+/// What lies in [`Queue::Dead`].
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetter {
+    /// Name of the queue it was in.
+    pub queue: String,
+    pub reason: String,
+    pub attempt: u32,
+    /// The body, as text where it is text.
+    pub body: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_are_named_as_the_design_lists_them() {
+        assert_eq!(Queue::Jobs(Lane::High).to_string(), "narrows.jobs.high");
+        assert_eq!(Queue::Work(Class::Cpu, Lane::Low).to_string(), "narrows.work.cpu.low");
+        assert_eq!(Queue::Events(7).to_string(), "narrows.events.7");
+        assert_eq!(Queue::Dead.to_string(), "narrows.dead");
+    }
+
+    #[test]
+    fn all_events_of_a_job_go_to_the_same_partition_for_ever() {
+        assert_eq!(Queue::events_of("talk"), Queue::Events(15));
+        let used: std::collections::BTreeSet<String> =
+            (0..500).map(|n| Queue::events_of(&format!("job-{n}")).to_string()).collect();
+        assert_eq!(used.len(), usize::from(EVENT_PARTITIONS));
+    }
+}

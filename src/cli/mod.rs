@@ -1,1 +1,119 @@
-//! (to be written)
+//! The command line: one file per subcommand.
+
+pub mod child;
+mod exit;
+mod folder;
+mod local;
+mod meter;
+mod presets;
+mod probe;
+mod table;
+mod transcode;
+mod view;
+
+use clap::{Parser, Subcommand};
+use exit::{Exit, Failed};
+use std::path::Path;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "Examples:
+  narrows transcode talk.mp4 -o out/
+  narrows transcode talk.mp4 -o out/ --preset h264 --set packaging.segment_s=4 --slots 2 --json
+  narrows probe talk.mp4
+  narrows presets show h265
+
+Exit codes: 0 done; 2 misuse; 64 configuration, preset or job; 65 the media; 70 our fault; 130 interrupted; 143 terminated.";
+
+/// Video in, a frame-exact ladder out: encoded in parallel, inside a jail.
+#[derive(Parser)]
+#[command(name = "narrows", version, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a ladder of renditions of one source. The same command again takes up what was broken off.
+    Transcode(transcode::Args),
+    /// Show what a source holds.
+    Probe(probe::Args),
+    /// List the presets, or show one.
+    Presets(presets::Args),
+}
+
+/// Runs the program.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help_or_error) => {
+            // Nobody to tell when the terminal is gone.
+            let _ = help_or_error.print();
+            return if help_or_error.use_stderr() { Exit::Misuse.into() } else { Exit::Done.into() };
+        }
+    };
+    let result = match cli.command {
+        Command::Transcode(args) => transcode::run(args),
+        Command::Probe(args) => probe::run(&args),
+        Command::Presets(args) => presets::run(&args),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failed) => {
+            eprintln!("narrows: {}", failed.message);
+            failed.exit.into()
+        }
+    }
+}
+
+/// The settings of this process, and its logs.
+fn configure(file: Option<&Path>) -> Result<crate::config::Config, Failed> {
+    // A variable that is no text is none of ours.
+    let environment = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+    let config = crate::config::Config::load(file, environment).map_err(|e| Exit::Settings.because(e))?;
+    crate::telemetry::start(&config.log);
+    Ok(config)
+}
+
+/// The runtime of a command that runs children.
+fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
+    /// The parent mostly waits; two threads keep an upload from holding up a range request.
+    const THREADS: usize = 2;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+    runtime.map_err(|e| Exit::Internal.because(format!("the runtime did not start: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn misuse_is_told_from_help() {
+        let parse = |words: &[&str]| Cli::try_parse_from(["narrows"].iter().chain(words)).err().map(|e| e.use_stderr());
+        assert_eq!(parse(&["--help"]), Some(false));
+        for wrong in [
+            &["transcode"][..],
+            &["transcode", "a.mp4"],
+            &["transcode", "a.mp4", "-o", "out", "--set", "packaging.segment_s"],
+            &["transcode", "a.mp4", "-o", "out", "--job", "job.json"],
+            &["transcode", "a.mp4", "-o", "out", "--slots", "0"],
+            &["child"],
+        ] {
+            assert_eq!(parse(wrong), Some(true), "{wrong:?}");
+        }
+        for right in [
+            &["transcode", "a.mp4", "-o", "out", "--set", "packaging.segment_s=4", "--set", "video.speed=fast"][..],
+            &["transcode", "--job", "job.json", "--json"],
+            &["presets", "show", "h265"],
+            &["presets"],
+        ] {
+            assert_eq!(parse(right), None, "{right:?}");
+        }
+    }
+}

@@ -15,7 +15,7 @@ pub fn work(order: &Order, host: &dyn Host) -> Result<Report> {
         return refuse(RefusalReason::Internal, "an order without inputs");
     }
     // SAFETY: a plain setting; warnings go to stderr, of which the parent keeps the tail.
-    unsafe { ffi::av_log_set_level(ffi::AV_LOG_ERROR as i32) };
+    unsafe { ffi::av_log_set_level(ffi::AV_LOG_ERROR) };
     let scratch = Path::new(&order.scratch);
     match &order.task {
         Task::Probe => probe::probe(host, &order.limits).map(Report::Probe),

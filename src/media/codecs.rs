@@ -248,12 +248,12 @@ fn operating_points(bits: &mut Bits<'_>) -> Option<(u32, bool)> {
         let level = bits.take(5)?;
         let high_tier = level > 7 && bits.flag()?;
         first.get_or_insert((level, high_tier));
-        if let Some(length) = delay_bits {
-            if bits.flag()? {
-                bits.take(length)?;
-                bits.take(length)?;
-                bits.take(1)?;
-            }
+        if let Some(length) = delay_bits
+            && bits.flag()?
+        {
+            bits.take(length)?;
+            bits.take(length)?;
+            bits.take(1)?;
         }
         if display_delay && bits.flag()? {
             bits.take(4)?;

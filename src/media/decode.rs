@@ -34,7 +34,10 @@ impl Decoder {
         let codec = unsafe { ffi::avcodec_find_decoder(parameters.codec_id) };
         if codec.is_null() {
             let name = if name == "none" { fourcc(parameters.codec_tag) } else { name };
-            return refuse(RefusalReason::Unsupported, format!("stream {}: there is no decoder for codec {name}", stream.0.index));
+            return refuse(
+                RefusalReason::Unsupported,
+                format!("stream {}: there is no decoder for codec {name}", stream.0.index),
+            );
         }
         // SAFETY: codec is not null; the context is ours and freed on drop; the parameters belong to a living stream.
         unsafe {
@@ -47,7 +50,10 @@ impl Decoder {
             (*c).max_pixels = limits.max_pixels as i64;
             let code = ffi::avcodec_open2(c, codec, std::ptr::null_mut());
             if code < 0 {
-                return refuse(RefusalReason::Unsupported, format!("stream {}: the {name} decoder will not open: {}", stream.0.index, words(code)));
+                return refuse(
+                    RefusalReason::Unsupported,
+                    format!("stream {}: the {name} decoder will not open: {}", stream.0.index, words(code)),
+                );
             }
             Ok(decoder)
         }

@@ -47,7 +47,8 @@ impl<'h> Demuxer<'h> {
 
     fn open_header(&mut self, limits: &Limits, depth: Depth) -> Result<()> {
         let most = limits.max_streams.to_string();
-        let mut options = Options::new([("format_whitelist", DEMUXERS), ("protocol_whitelist", "none"), ("max_streams", most.as_str())]);
+        let mut options =
+            Options::new([("format_whitelist", DEMUXERS), ("protocol_whitelist", "none"), ("max_streams", most.as_str())]);
         // SAFETY: the context is ours; avformat_open_input frees it and nulls the pointer when it fails.
         let code = unsafe {
             (*self.context).pb = self.input.context;

@@ -51,7 +51,8 @@ struct ChunkEncoder<'t> {
 impl<'t> ChunkEncoder<'t> {
     fn new(host: &'t dyn Host, task: &'t EncodeTask, scratch: &Path) -> Result<Self> {
         let rungs = (0..task.rungs.len()).map(|n| RungEncoder::open(task, n, scratch)).collect::<Result<Vec<_>>>()?;
-        let cuts = task.chunk.segments.iter().zip(task.chunk.first_segment..).map(|(&at, n)| (output_time(task, at), n)).collect();
+        let cuts =
+            task.chunk.segments.iter().zip(task.chunk.first_segment..).map(|(&at, n)| (output_time(task, at), n)).collect();
         Ok(Self {
             host,
             task,
@@ -101,6 +102,13 @@ impl<'t> ChunkEncoder<'t> {
     }
 
     fn filter(&mut self, frame: &mut Frame, pts: i64) -> Result<()> {
+        let mut padded;
+        let frame = if self.task.filters.pad_to_even {
+            padded = frame.padded_to_even()?;
+            &mut padded
+        } else {
+            frame
+        };
         let shape = Shape::of(frame);
         if self.graph.as_ref().is_some_and(|g| !g.fits(&shape)) {
             self.flush_graph()?;

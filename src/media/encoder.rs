@@ -109,10 +109,23 @@ impl<'t> RungEncoder<'t> {
         }
         let frames: u64 = self.segments.iter().map(|s| s.samples).sum();
         if frames != self.frames_in {
-            return refuse(INTERNAL, format!("{}: {} frames went into {} and {frames} came out", self.rung.name, self.frames_in, self.rung.encoder.library));
+            return refuse(
+                INTERNAL,
+                format!(
+                    "{}: {} frames went into {} and {frames} came out",
+                    self.rung.name, self.frames_in, self.rung.encoder.library
+                ),
+            );
         }
         let init = self.init.ok_or_else(|| refusal(INTERNAL, "no init segment was made"))?;
-        Ok(EncodedRung { name: self.rung.name.clone(), init, segments: self.segments, frames, bytes: self.bytes, cpu_s: self.cpu_s })
+        Ok(EncodedRung {
+            name: self.rung.name.clone(),
+            init,
+            segments: self.segments,
+            frames,
+            bytes: self.bytes,
+            cpu_s: self.cpu_s,
+        })
     }
 
     /// Writes the segment being filled; it ends at `end`.
@@ -121,15 +134,24 @@ impl<'t> RungEncoder<'t> {
         let mut packets = std::mem::take(&mut self.pending);
         let mut times: Vec<i64> = packets.iter().map(|p| p.pts().unwrap_or(start)).collect();
         times.sort_unstable();
-        let sound = packets.first().is_some_and(Packet::is_key) && times.first() == Some(&start) && times.windows(2).all(|w| w[0] < w[1]);
+        let sound =
+            packets.first().is_some_and(Packet::is_key) && times.first() == Some(&start) && times.windows(2).all(|w| w[0] < w[1]);
         if !sound || times.last().is_some_and(|&last| last >= end) {
-            return refuse(INTERNAL, format!("{}: segment {number} does not start with its own key frame, or its times do not fit", self.rung.name));
+            return refuse(
+                INTERNAL,
+                format!("{}: segment {number} does not start with its own key frame, or its times do not fit", self.rung.name),
+            );
         }
         self.stamp(&mut packets, &times, end);
+        if packets.first().and_then(Packet::dts) != Some(start - self.task.reorder_delay) {
+            return refuse(INTERNAL, format!("{}: segment {number} needs a longer reorder delay", self.rung.name));
+        }
         let samples = packets.len() as u64;
         let fragmenter = match &mut self.fragmenter {
             Some(open) => open,
-            none => none.insert(Fragmenter::open(self.codec.get(), self.task.timescale, &self.rung.encoder.sample_entry, number + 1)?),
+            none => {
+                none.insert(Fragmenter::open(self.codec.get(), self.task.timescale, &self.rung.encoder.sample_entry, number + 1)?)
+            }
         };
         for packet in &mut packets {
             fragmenter.write(packet)?;
@@ -138,19 +160,29 @@ impl<'t> RungEncoder<'t> {
         let file = format!("{}-{number:05}.m4s", self.prefix);
         write_file(&self.scratch.join(&file), &bytes)?;
         self.bytes += bytes.len() as u64;
-        self.segments.push(Segment { index: number, file, bytes: bytes.len() as u64, time: start, duration: end - start, samples });
+        self.segments.push(Segment {
+            index: number,
+            file,
+            bytes: bytes.len() as u64,
+            time: start,
+            duration: end - start,
+            samples,
+        });
         self.note_init()
     }
 
-    /// Gives every sample its decode time and duration.
+    /// Gives every sample its decode time and duration. Where frames last longer than the reorder delay allows for
+    /// (variable rate), a sample is decoded as late as those after it let it: still before it is shown, still in order.
     fn stamp(&self, packets: &mut [Packet], times: &[i64], end: i64) {
+        let delay = self.task.reorder_delay;
         let mut latest = i64::MAX;
+        let mut next = end - delay;
         for (i, packet) in packets.iter_mut().enumerate().rev() {
-            let pts = packet.pts().unwrap_or(times[i]);
-            latest = latest.min(pts);
+            latest = latest.saturating_sub(1).min(packet.pts().unwrap_or(times[i]));
             let raw = packet.get_mut();
-            raw.dts = (times[i] - self.task.reorder_delay).min(latest);
-            raw.duration = times.get(i + 1).copied().unwrap_or(end) - times[i];
+            raw.dts = (times[i] - delay).min(latest);
+            raw.duration = next - raw.dts;
+            next = raw.dts;
         }
     }
 
@@ -197,18 +229,30 @@ impl Codec {
         if code < 0 {
             return refuse(
                 RefusalReason::Settings,
-                format!("{}: {} does not take its settings for {}x{} {}: {}", rung.name, rung.encoder.library, rung.width, rung.height, rung.pixel_format, words(code)),
+                format!(
+                    "{}: {} does not take its settings for {}x{} {}: {}",
+                    rung.name,
+                    rung.encoder.library,
+                    rung.width,
+                    rung.height,
+                    rung.pixel_format,
+                    words(code)
+                ),
             );
         }
         match options.left().as_slice() {
             [] => Ok(encoder),
-            left => refuse(RefusalReason::Settings, format!("{}: {} has no option {}", rung.name, rung.encoder.library, left.join(", "))),
+            left => refuse(
+                RefusalReason::Settings,
+                format!("{}: {} has no option {}", rung.name, rung.encoder.library, left.join(", ")),
+            ),
         }
     }
 
     fn describe(&self, task: &EncodeTask, rung: &Rung) -> Result<()> {
         let colour = &rung.colour;
-        let (format, primaries, transfer, matrix) = (c(&rung.pixel_format), c(&colour.primaries), c(&colour.transfer), c(&colour.matrix));
+        let (format, primaries, transfer, matrix) =
+            (c(&rung.pixel_format), c(&colour.primaries), c(&colour.transfer), c(&colour.matrix));
         // SAFETY: the context is ours; names that are not known give a negative value, checked before it becomes an enum.
         unsafe {
             let x = &mut *self.0;
@@ -223,7 +267,8 @@ impl Codec {
             x.sample_aspect_ratio = av_rational(rung.sample_aspect);
             x.flags |= ffi::AV_CODEC_FLAG_GLOBAL_HEADER as i32 | ffi::AV_CODEC_FLAG_BITEXACT as i32;
             x.thread_count = 1;
-            x.color_range = if rung.full_range { ffi::AVColorRange::AVCOL_RANGE_JPEG } else { ffi::AVColorRange::AVCOL_RANGE_MPEG };
+            x.color_range =
+                if rung.full_range { ffi::AVColorRange::AVCOL_RANGE_JPEG } else { ffi::AVColorRange::AVCOL_RANGE_MPEG };
             if let Ok(value) = u32::try_from(ffi::av_color_primaries_from_name(primaries.as_ptr())) {
                 x.color_primaries = std::mem::transmute::<u32, ffi::AVColorPrimaries>(value);
             }

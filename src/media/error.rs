@@ -28,12 +28,16 @@ pub fn words(code: c_int) -> String {
 
 /// The code, or a refusal that says what was being done.
 pub fn check(code: c_int, reason: RefusalReason, doing: &str) -> Result<c_int> {
-    if code >= 0 { Ok(code) } else { refuse(reason, format!("{doing}: {}", words(code))) }
+    match code {
+        0.. => Ok(code),
+        code if code == -libc::ENOMEM => refuse(RefusalReason::Memory, format!("{doing}: out of memory")),
+        code => refuse(reason, format!("{doing}: {}", words(code))),
+    }
 }
 
 /// For pointers that are null only when memory is short.
 pub fn allocated<T>(pointer: *mut T, what: &str) -> Result<*mut T> {
-    if pointer.is_null() { refuse(RefusalReason::Limit, format!("out of memory: {what}")) } else { Ok(pointer) }
+    if pointer.is_null() { refuse(RefusalReason::Memory, format!("out of memory: {what}")) } else { Ok(pointer) }
 }
 
 /// A C string; texts of ours never hold a NUL.

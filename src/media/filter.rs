@@ -62,9 +62,10 @@ impl Graph {
         // SAFETY: the graph is ours.
         unsafe { (*graph).nb_threads = 1 };
         built.add_ends(frame_rate, rungs.len())?;
-        built.parse(&description(shape, filters, rungs))?;
+        built.parse(&description(filters, rungs))?;
         // SAFETY: the graph is complete.
-        check(unsafe { ffi::avfilter_graph_config(graph, std::ptr::null_mut()) }, RefusalReason::Unsupported, "the filters of this source")?;
+        let code = unsafe { ffi::avfilter_graph_config(graph, std::ptr::null_mut()) };
+        check(code, RefusalReason::Unsupported, "the filters of this source")?;
         Ok(built)
     }
 
@@ -72,7 +73,15 @@ impl Graph {
         let s = &self.shape;
         let arguments = format!(
             "video_size={}x{}:pix_fmt={}:time_base={}/{}:pixel_aspect={}/{}:frame_rate={}/{}",
-            s.width, s.height, s.format, self.base.num, self.base.den, s.sample_aspect.0, s.sample_aspect.1, frame_rate.num, frame_rate.den
+            s.width,
+            s.height,
+            s.format,
+            self.base.num,
+            self.base.den,
+            s.sample_aspect.0,
+            s.sample_aspect.1,
+            frame_rate.num,
+            frame_rate.den
         );
         self.source = self.add("buffer", "in", Some(&arguments))?;
         for i in 0..sinks {
@@ -170,7 +179,11 @@ impl Drop for Graph {
 ///
 /// # Safety
 /// `name` is a terminated string, `context` belongs to the graph, `next` is null or such an element.
-unsafe fn end(name: *const libc::c_char, context: *mut ffi::AVFilterContext, next: *mut ffi::AVFilterInOut) -> Result<*mut ffi::AVFilterInOut> {
+unsafe fn end(
+    name: *const libc::c_char,
+    context: *mut ffi::AVFilterContext,
+    next: *mut ffi::AVFilterInOut,
+) -> Result<*mut ffi::AVFilterInOut> {
     // SAFETY: plain allocation, every field is set.
     unsafe {
         let list = allocated(ffi::avfilter_inout_alloc(), "a filter end")?;
@@ -183,8 +196,8 @@ unsafe fn end(name: *const libc::c_char, context: *mut ffi::AVFilterContext, nex
 }
 
 /// The graph in libavfilter's notation: what is done to every frame, then a tree of scalers.
-fn description(shape: &Shape, filters: &Filters, rungs: &[Rung]) -> String {
-    let before = before_scaling(shape, filters, rungs);
+fn description(filters: &Filters, rungs: &[Rung]) -> String {
+    let before = before_scaling(filters, rungs);
     let from_source = rungs.iter().filter(|r| r.scale_from.is_none()).count();
     let mut text = format!("[in]{},split={from_source}", if before.is_empty() { "null".to_string() } else { before.join(",") });
     for i in rungs.iter().enumerate().filter(|(_, r)| r.scale_from.is_none()).map(|(i, _)| i) {
@@ -213,7 +226,7 @@ fn scaling(rung: &Rung) -> String {
     )
 }
 
-fn before_scaling(shape: &Shape, filters: &Filters, rungs: &[Rung]) -> Vec<String> {
+fn before_scaling(filters: &Filters, rungs: &[Rung]) -> Vec<String> {
     let mut chain = Vec::new();
     match filters.deinterlace {
         DeinterlaceMode::Off => {}
@@ -226,16 +239,6 @@ fn before_scaling(shape: &Shape, filters: &Filters, rungs: &[Rung]) -> Vec<Strin
         270 => chain.push("transpose=cclock".into()),
         _ => {}
     }
-    if filters.pad_to_even {
-        let turned = matches!(filters.rotation, 90 | 270);
-        let (width, height) = if turned { (shape.height, shape.width) } else { (shape.width, shape.height) };
-        if let Some(top) = rungs.first() {
-            let (right, bottom) = (top.width as i32 - width, top.height as i32 - height);
-            if (0..=2).contains(&right) && (0..=2).contains(&bottom) && right + bottom > 0 {
-                chain.push(format!("pad=w={}:h={}:x=0:y=0,fillborders=right={right}:bottom={bottom}:mode=smear", top.width, top.height));
-            }
-        }
-    }
     if filters.tone_map {
         // At the top rung's size: a pixel that no rung shows need not be mapped. ITU-R BT.2408: reference white 203 cd/m2.
         if let Some(top) = rungs.first() {
@@ -245,4 +248,3 @@ fn before_scaling(shape: &Shape, filters: &Filters, rungs: &[Rung]) -> Vec<Strin
     }
     chain
 }
-

@@ -1,7 +1,8 @@
 //! Owned packets and frames.
 
-use crate::media::error::{Result, allocated};
+use crate::media::error::{Result, allocated, check};
 use crate::media::ffi;
+use crate::sandbox::protocol::RefusalReason;
 use sha2::{Digest, Sha256};
 
 /// An owned AVPacket.
@@ -102,6 +103,37 @@ impl Frame {
         f.flags & ffi::AV_FRAME_FLAG_CORRUPT != 0 || f.decode_error_flags != 0
     }
 
+    /// A copy with both dimensions even: the last column and row of every plane that grows are repeated. libavfilter's
+    /// own padding would round an odd 4:2:0 width down first and lose a column.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn padded_to_even(&self) -> Result<Self> {
+        let mut padded = Self::new()?;
+        let f = self.get();
+        // SAFETY: the new frame gets buffers for its own, larger size; each plane is copied and extended within them.
+        unsafe {
+            (*padded.0).format = f.format;
+            (*padded.0).width = f.width + (f.width & 1);
+            (*padded.0).height = f.height + (f.height & 1);
+            let code = ffi::av_frame_get_buffer(padded.0, 0);
+            check(code, RefusalReason::Memory, "a padded frame")?;
+            check(ffi::av_frame_copy_props(padded.0, self.0), RefusalReason::Internal, "a padded frame")?;
+            for plane in 0..4 {
+                let (from, to) = (self.plane_shape(plane), padded.plane_shape(plane));
+                if from.0 > 0 && !f.data[plane].is_null() {
+                    extend_plane(
+                        (f.data[plane], f.linesize[plane]),
+                        from,
+                        (padded.get_mut().data[plane], padded.get().linesize[plane]),
+                        to,
+                    );
+                }
+            }
+        }
+        Ok(padded)
+    }
+
     /// Side data of the frame as bytes.
     pub fn side_data(&self, kind: ffi::AVFrameSideDataType) -> Option<&[u8]> {
         // SAFETY: the frame is ours; its side data lives as long as it does.
@@ -145,6 +177,25 @@ impl Frame {
             let shift = if plane == 1 || plane == 2 { (*descriptor).log2_chroma_h } else { 0 };
             let rows = (f.height + (1 << shift) - 1) >> shift;
             (row_bytes.max(0) as usize, rows.max(0) as usize)
+        }
+    }
+}
+
+/// Copies a plane into a larger one and repeats its last sample of each row, and its last row.
+///
+/// # Safety
+/// Both planes hold the rows and row bytes said, and their line sizes are positive.
+unsafe fn extend_plane(source: (*mut u8, i32), from: (usize, usize), target: (*mut u8, i32), to: (usize, usize)) {
+    // Row bytes grow by one sample: one or two bytes, or a whole packed pixel.
+    let sample = to.0.saturating_sub(from.0);
+    for row in 0..to.1 {
+        let seen = row.min(from.1 - 1);
+        // SAFETY: the caller's promise; `seen` and `row` are rows of their planes.
+        unsafe {
+            let source = source.0.add(seen * source.1 as usize);
+            let target = target.0.add(row * target.1 as usize);
+            std::ptr::copy_nonoverlapping(source, target, from.0);
+            std::ptr::copy_nonoverlapping(source.add(from.0.saturating_sub(sample)), target.add(from.0), sample);
         }
     }
 }

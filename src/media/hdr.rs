@@ -55,7 +55,11 @@ mod tests {
 
     #[test]
     fn metadata_reads_as_x265_writes_it() {
-        let words: Vec<i32> = [34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450].iter().flat_map(|&v| [v, 50_000]).chain([50, 10_000, 1000, 1, 1, 1]).collect();
+        let words: Vec<i32> = [34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450]
+            .iter()
+            .flat_map(|&v| [v, 50_000])
+            .chain([50, 10_000, 1000, 1, 1, 1])
+            .collect();
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
         assert_eq!(mastering_display(&bytes).unwrap(), "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)");
         assert_eq!(mastering_display(&bytes[..40]), None);

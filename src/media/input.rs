@@ -49,7 +49,10 @@ impl<'h> Input<'h> {
         let context = unsafe {
             let buffer = allocated(ffi::av_malloc(BUFFER_BYTES).cast::<u8>(), "an I/O buffer")?;
             let opaque = (&raw mut *state).cast::<c_void>();
-            allocated(ffi::avio_alloc_context(buffer, BUFFER_BYTES as c_int, 0, opaque, Some(read), None, Some(seek)), "an I/O context")?
+            allocated(
+                ffi::avio_alloc_context(buffer, BUFFER_BYTES as c_int, 0, opaque, Some(read), None, Some(seek)),
+                "an I/O context",
+            )?
         };
         Ok(Self { context, state })
     }

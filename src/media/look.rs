@@ -31,6 +31,8 @@ const MOVING_SHARE: f64 = 0.002;
 pub struct Looked {
     pub frames: u32,
     pub first: Option<Picture>,
+    /// Presentation time of the first frame that the source begins with, source ticks: what comes before cannot be decoded.
+    pub first_pts: Option<i64>,
     flagged: u32,
     top_first: u32,
     moving: u32,
@@ -110,6 +112,9 @@ fn look_at(host: &dyn Host, limits: &Limits, stream: usize, place: Option<&Keyfr
     while frames < FRAMES_A_PLACE {
         match decoder.receive(&mut frame) {
             Decoded::Frame => {
+                if frames == 0 && place.is_none() {
+                    looked.first_pts = frame.best_pts();
+                }
                 frames += 1;
                 looked.note(&frame, &mut before);
             }
@@ -275,7 +280,9 @@ mod tests {
     fn a_weave_of_two_times_is_combed_and_a_picture_is_not() {
         let (width, height) = (64usize, 48usize);
         let edge = |x: usize, shift: usize| if x + shift > 32 { 200u8 } else { 20 };
-        let weave = |t: usize| -> Vec<u8> { (0..height).flat_map(|y| (0..width).map(move |x| edge(x, 16 * t + if y % 2 == 0 { 0 } else { 8 }))).collect() };
+        let weave = |t: usize| -> Vec<u8> {
+            (0..height).flat_map(|y| (0..width).map(move |x| edge(x, 16 * t + if y % 2 == 0 { 0 } else { 8 }))).collect()
+        };
         let still = |t: usize| -> Vec<u8> { (0..height).flat_map(|_| (0..width).map(move |x| edge(x, 16 * t))).collect() };
         let (moving, combed) = combing(&weave(0), &weave(1), width);
         assert!(moving > MOVING_SHARE && combed > COMBED_SHARE, "{moving} {combed}");

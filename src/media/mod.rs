@@ -5,6 +5,7 @@
 
 pub mod audio;
 pub mod boxes;
+pub mod child;
 pub mod codecs;
 pub mod decode;
 pub mod demux;

@@ -11,8 +11,8 @@ use crate::plan::preset::ASSUMED_RATE;
 use crate::plan::time::{Rational, seconds};
 use crate::probe::{AudioStream, Clock, Colour, DynamicRange, IgnoredStream, Interlace, Missing, Probe, VideoStream};
 use crate::sandbox::protocol::{Limits, RefusalReason};
-use ffi::AVPacketSideDataType::{AV_PKT_DATA_CONTENT_LIGHT_LEVEL, AV_PKT_DATA_MASTERING_DISPLAY_METADATA};
 use ffi::AVMediaType::{AVMEDIA_TYPE_AUDIO, AVMEDIA_TYPE_DATA, AVMEDIA_TYPE_SUBTITLE, AVMEDIA_TYPE_VIDEO};
+use ffi::AVPacketSideDataType::{AV_PKT_DATA_CONTENT_LIGHT_LEVEL, AV_PKT_DATA_MASTERING_DISPLAY_METADATA};
 
 /// Probes input 0.
 ///
@@ -73,13 +73,21 @@ fn why_ignored(stream: Stream<'_>) -> Option<(&'static str, String)> {
     let p = stream.parameters();
     // SAFETY: a look-up by id.
     let no_decoder = unsafe { ffi::avcodec_find_decoder(p.codec_id) }.is_null();
-    let name = if p.codec_id == ffi::AVCodecID::AV_CODEC_ID_NONE { crate::media::decode::fourcc(p.codec_tag) } else { stream.codec_name() };
+    let name = if p.codec_id == ffi::AVCodecID::AV_CODEC_ID_NONE {
+        crate::media::decode::fourcc(p.codec_tag)
+    } else {
+        stream.codec_name()
+    };
     match stream.kind() {
-        AVMEDIA_TYPE_VIDEO if stream.has_disposition(ffi::AV_DISPOSITION_ATTACHED_PIC as i32) => Some(("picture", "an attached picture, no video".into())),
+        AVMEDIA_TYPE_VIDEO if stream.has_disposition(ffi::AV_DISPOSITION_ATTACHED_PIC) => {
+            Some(("picture", "an attached picture, no video".into()))
+        }
         AVMEDIA_TYPE_VIDEO if no_decoder => Some(("video", format!("there is no decoder for codec {name}"))),
         AVMEDIA_TYPE_VIDEO => None,
         AVMEDIA_TYPE_AUDIO if no_decoder => Some(("audio", format!("there is no decoder for codec {name}"))),
-        AVMEDIA_TYPE_AUDIO if p.sample_rate <= 0 || p.ch_layout.nb_channels <= 0 => Some(("audio", "it states no sample rate or channels".into())),
+        AVMEDIA_TYPE_AUDIO if p.sample_rate <= 0 || p.ch_layout.nb_channels <= 0 => {
+            Some(("audio", "it states no sample rate or channels".into()))
+        }
         AVMEDIA_TYPE_AUDIO => None,
         AVMEDIA_TYPE_SUBTITLE => Some(("subtitle", "subtitles are not carried over".into())),
         AVMEDIA_TYPE_DATA => Some(("data", "a data stream".into())),
@@ -89,7 +97,11 @@ fn why_ignored(stream: Stream<'_>) -> Option<(&'static str, String)> {
 
 fn nothing_usable(ignored: &[IgnoredStream]) -> String {
     let list: Vec<String> = ignored.iter().map(|s| format!("stream {} ({}): {}", s.index, s.kind, s.why)).collect();
-    if list.is_empty() { "the source holds no streams".into() } else { format!("the source holds nothing that can be transcoded; {}", list.join("; ")) }
+    if list.is_empty() {
+        "the source holds no streams".into()
+    } else {
+        format!("the source holds nothing that can be transcoded; {}", list.join("; "))
+    }
 }
 
 fn add_video(host: &dyn Host, limits: &Limits, demuxer: &Demuxer, streams: &[usize], probe: &mut Probe) -> Result<()> {
@@ -121,7 +133,12 @@ fn video_stream(stream: Stream<'_>, track: &Track, looked: &Looked, notes: &mut 
     let p = stream.parameters();
     let picture = looked.first.clone().expect("a looked-at stream has a picture");
     let index = track.index;
-    let first_pts = track.first_pts.unwrap_or(0);
+    let first_packet = track.first_pts.unwrap_or(0);
+    let first_pts = looked.first_pts.unwrap_or(first_packet).clamp(first_packet, track.last_pts.max(first_packet));
+    if first_pts > first_packet {
+        let late_s = seconds(first_pts - first_packet, track.time_base);
+        notes.push(format!("stream {index}: its first {late_s:.2} s cannot be decoded: it does not begin with a keyframe"));
+    }
     if looked.flags_lie() {
         let is = if looked.is_interlaced() { "interlaced" } else { "progressive" };
         notes.push(format!("stream {index}: its flags say otherwise, but its pictures are {is}"));
@@ -130,7 +147,8 @@ fn video_stream(stream: Stream<'_>, track: &Track, looked: &Looked, notes: &mut 
         notes.push(format!("stream {index}: timestamps cannot be trusted ({why}); it is encoded as one chunk on a clean clock"));
     }
     if track.missing > 0 {
-        notes.push(format!("stream {index}: the source is cut short: {} packets that its index names are missing", track.missing));
+        notes
+            .push(format!("stream {index}: the source is cut short: {} packets that its index names are missing", track.missing));
     }
     let span_s = seconds(track.end_pts - first_pts, track.time_base).max(0.001);
     VideoStream {
@@ -153,7 +171,8 @@ fn video_stream(stream: Stream<'_>, track: &Track, looked: &Looked, notes: &mut 
             (true, true) => Interlace::BottomFirst,
         },
         packets: track.shown(),
-        missing: (track.missing > 0).then(|| Missing { packets: track.missing, first_pts: track.first_missing.unwrap_or(track.end_pts) }),
+        missing: (track.missing > 0)
+            .then(|| Missing { packets: track.missing, first_pts: track.first_missing.unwrap_or(track.end_pts) }),
         first_pts,
         last_pts: track.last_pts,
         end_pts: track.end_pts,
@@ -182,7 +201,9 @@ fn sample_aspect(stream: Stream<'_>, coded: Rational) -> Rational {
 
 /// Clockwise degrees, from the display matrix.
 fn rotation(stream: Stream<'_>) -> u16 {
-    let Some(matrix) = stream.side_data(ffi::AVPacketSideDataType::AV_PKT_DATA_DISPLAYMATRIX).filter(|m| m.len() >= 36) else { return 0 };
+    let Some(matrix) = stream.side_data(ffi::AVPacketSideDataType::AV_PKT_DATA_DISPLAYMATRIX).filter(|m| m.len() >= 36) else {
+        return 0;
+    };
     let values: [i32; 9] = std::array::from_fn(|i| i32::from_ne_bytes(std::array::from_fn(|b| matrix[i * 4 + b])));
     // SAFETY: nine values, as the function reads.
     let counter_clockwise = unsafe { ffi::av_display_rotation_get(values.as_ptr()) };
@@ -197,10 +218,22 @@ fn colour(stream: Stream<'_>, picture: &crate::media::look::Picture, looked: &Lo
     let p = stream.parameters();
     // SAFETY: all names are constants of the library.
     let (primaries, transfer, matrix) = unsafe {
-        (string(ffi::av_color_primaries_name(p.color_primaries)), string(ffi::av_color_transfer_name(p.color_trc)), string(ffi::av_color_space_name(p.color_space)))
+        (
+            string(ffi::av_color_primaries_name(p.color_primaries)),
+            string(ffi::av_color_transfer_name(p.color_trc)),
+            string(ffi::av_color_space_name(p.color_space)),
+        )
     };
     let known = |name: &str| !matches!(name, "" | "unknown" | "unspecified" | "reserved");
-    let pick = |stream: String, seen: &str| if known(seen) { seen.to_string() } else if known(&stream) { stream } else { String::new() };
+    let pick = |stream: String, seen: &str| {
+        if known(seen) {
+            seen.to_string()
+        } else if known(&stream) {
+            stream
+        } else {
+            String::new()
+        }
+    };
     let transfer = pick(transfer, &picture.transfer);
     let dynamic_range = match transfer.as_str() {
         "smpte2084" => DynamicRange::Pq,
@@ -213,8 +246,14 @@ fn colour(stream: Stream<'_>, picture: &crate::media::look::Picture, looked: &Lo
         matrix: pick(matrix, &picture.matrix),
         transfer,
         dynamic_range,
-        mastering_display: looked.mastering_display.clone().or_else(|| stream.side_data(AV_PKT_DATA_MASTERING_DISPLAY_METADATA).and_then(hdr::mastering_display)),
-        content_light: looked.content_light.clone().or_else(|| stream.side_data(AV_PKT_DATA_CONTENT_LIGHT_LEVEL).and_then(hdr::content_light)),
+        mastering_display: looked
+            .mastering_display
+            .clone()
+            .or_else(|| stream.side_data(AV_PKT_DATA_MASTERING_DISPLAY_METADATA).and_then(hdr::mastering_display)),
+        content_light: looked
+            .content_light
+            .clone()
+            .or_else(|| stream.side_data(AV_PKT_DATA_CONTENT_LIGHT_LEVEL).and_then(hdr::content_light)),
     }
 }
 
@@ -240,7 +279,11 @@ fn audio_stream(stream: Stream<'_>, index: usize) -> AudioStream {
     let mut text = [0 as libc::c_char; 64];
     // SAFETY: the layout is part of the parameters; the buffer is as long as said and gets terminated.
     let layout = unsafe {
-        if ffi::av_channel_layout_describe(&p.ch_layout, text.as_mut_ptr(), text.len()) > 0 { string(text.as_ptr()) } else { String::new() }
+        if ffi::av_channel_layout_describe(&p.ch_layout, text.as_mut_ptr(), text.len()) > 0 {
+            string(text.as_ptr())
+        } else {
+            String::new()
+        }
     };
     let start = crate::media::frame::known(stream.0.start_time);
     AudioStream {
@@ -254,13 +297,16 @@ fn audio_stream(stream: Stream<'_>, index: usize) -> AudioStream {
         end_pts: start.zip(crate::media::frame::known(stream.0.duration)).map(|(s, d)| s + d).filter(|&e| Some(e) > start),
         language: language(stream),
         title: stream.tag("title"),
-        default: stream.has_disposition(ffi::AV_DISPOSITION_DEFAULT as i32),
+        default: stream.has_disposition(ffi::AV_DISPOSITION_DEFAULT),
         bit_rate: p.bit_rate.max(0) as u64,
     }
 }
 
 fn language(stream: Stream<'_>) -> Option<String> {
-    stream.tag("language").map(|l| l.to_lowercase()).filter(|l| l != "und" && l.len() <= 35 && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))
+    stream
+        .tag("language")
+        .map(|l| l.to_lowercase())
+        .filter(|l| l != "und" && l.len() <= 35 && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))
 }
 
 /// Says so when the container claims another length than its frames have.

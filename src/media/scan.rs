@@ -197,7 +197,13 @@ pub fn walk(host: &dyn Host, limits: &Limits, streams: &[usize]) -> Result<(Vec<
     Ok((tracks, scan, walked + demuxer.input().bytes_read()))
 }
 
-fn read_all(host: &dyn Host, limits: &Limits, demuxer: &mut Demuxer, tracks: &mut [Track], source_bytes: Option<u64>) -> Result<()> {
+fn read_all(
+    host: &dyn Host,
+    limits: &Limits,
+    demuxer: &mut Demuxer,
+    tracks: &mut [Track],
+    source_bytes: Option<u64>,
+) -> Result<()> {
     let mut packet = Packet::new()?;
     let mut seen = 0u64;
     while demuxer.read(&mut packet)? {
@@ -221,9 +227,8 @@ fn media_ranges(host: &dyn Host) -> Result<(Vec<(u64, u64)>, u64)> {
     let (mut at, mut read, mut ranges) = (0u64, 0u64, Vec::new());
     for _ in 0..MAX_BOXES {
         let mut head = [0u8; 16];
-        let n = host
-            .read(0, at, &mut head)
-            .or_else(|e| refuse(RefusalReason::Input, format!("the source cannot be read: {e}")))?;
+        let n =
+            host.read(0, at, &mut head).or_else(|e| refuse(RefusalReason::Input, format!("the source cannot be read: {e}")))?;
         read += n as u64;
         if n < 8 {
             break;
@@ -247,8 +252,7 @@ fn media_ranges(host: &dyn Host) -> Result<(Vec<(u64, u64)>, u64)> {
         }
     }
     // Samples that the tables put past the end of a cut source still have their times.
-    if let Some(last) = ranges.last_mut().filter(|r| r.1 >= all) {
-        last.1 = u64::MAX;
-    }
+    let end = ranges.last().map_or(all, |last| last.1.max(all));
+    ranges.push((end, u64::MAX));
     Ok((ranges, read))
 }

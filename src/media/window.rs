@@ -23,6 +23,7 @@ const CLEAN_JUMP_S: i64 = 10;
 
 /// Decodes one chunk of one stream.
 pub struct Window<'h> {
+    host: &'h dyn Host,
     demuxer: Demuxer<'h>,
     decoder: Decoder,
     packet: Packet,
@@ -66,6 +67,7 @@ impl<'h> Window<'h> {
         }
         let decoder = Decoder::open(demuxer.stream(task.stream)?, limits)?;
         Ok(Self {
+            host,
             demuxer,
             decoder,
             packet,
@@ -96,6 +98,7 @@ impl<'h> Window<'h> {
                     let Some(pts) = self.clock.time_of(frame) else { continue };
                     if self.bounds.warm.is_some_and(|warm| pts < warm) {
                         self.preroll += 1;
+                        self.host.progress(0);
                         continue;
                     }
                     self.count(pts, frame.is_damaged());
@@ -197,6 +200,7 @@ fn go_to_start<'h>(
     *demuxer = Demuxer::open(host, 0, limits, Depth::Streams)?;
     demuxer.only(task.stream);
     while demuxer.read(packet)? {
+        host.progress(0);
         if is_keyframe(packet, task.stream, &task.keyframes[at]) {
             return Ok(true);
         }

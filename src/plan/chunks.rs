@@ -2,15 +2,20 @@
 //!
 //! Intervals are half-open: a chunk holds the frames whose presentation time is in `[start, end)`. A cut at a
 //! keyframe is exactly the keyframe's time. Every other cut lies half a frame before the frame it is meant for,
-//! so that a timestamp rounded to milliseconds never falls on the wrong side of it.
+//! so that a timestamp rounded to milliseconds never falls on the wrong side of it; a quarter of a frame where
+//! fields may become frames, for then half a frame is where the second field stands.
 
 use super::Chunk;
 use super::preset::{ASSUMED_RATE, ChunkRules, Grid};
 use super::time::{Rational, mul_div_round, ticks_of_seconds};
-use crate::probe::{Clock, VideoStream};
+use crate::probe::{Clock, Interlace, VideoStream};
 
 /// A title under so many times the shortest chunk is one chunk.
 const ONE_CHUNK_RATIO: f64 = 1.5;
+/// Frame rates that are believed, frames a second.
+const USABLE_RATES: std::ops::RangeInclusive<f64> = 0.001..=10_000.0;
+/// Most chunks of one title where the preset counts them in frames; the last one takes the rest.
+const MOST_CHUNKS: usize = 1_000_000;
 /// With one GOP a chunk: GOPs shorter than this are merged, seconds.
 const SHORTEST_GOP_S: f64 = 0.2;
 
@@ -38,6 +43,13 @@ pub fn grid(stream: &VideoStream, rules: &ChunkRules, segment_s: f64) -> Vec<Chu
     }
 }
 
+/// The stream's frame rate, or the one assumed where it states none or an absurd one.
+pub fn usable_rate(stream: &VideoStream) -> Rational {
+    let rate = stream.frame_rate.reduced();
+    let usable = rate.is_positive() && USABLE_RATES.contains(&rate.as_f64()) && rate.num.max(rate.den) <= i64::from(i32::MAX);
+    if usable { rate } else { ASSUMED_RATE }
+}
+
 /// Where a chunk begins.
 #[derive(Clone, Copy, Debug)]
 struct Cut {
@@ -55,6 +67,8 @@ struct Title {
     trusted: bool,
     /// Ticks a frame, `num / den`. One tick where frames do not last equally long: then any tick is as good as another.
     frame: Rational,
+    /// A cut lies one part in so many of a frame before its frame.
+    early: i64,
     /// Presentation times of the keyframes after the first frame, ascending, with their place in decode order.
     keyframes: Vec<(i64, usize)>,
 }
@@ -62,7 +76,7 @@ struct Title {
 impl Title {
     fn new(stream: &VideoStream, rules: &ChunkRules) -> Self {
         let base = if stream.time_base.is_positive() { stream.time_base.reduced() } else { Rational::new(1, 1000) };
-        let rate = if stream.frame_rate.is_positive() { stream.frame_rate.reduced() } else { ASSUMED_RATE };
+        let rate = usable_rate(stream);
         let trusted = stream.clock == Clock::Trusted;
         let by_frames = stream.constant_rate || rules.grid == Grid::Frames || !trusted;
         let ticks = base.den.checked_mul(rate.den).zip(base.num.checked_mul(rate.num)).map(|(num, den)| Rational::new(num, den));
@@ -83,7 +97,8 @@ impl Title {
             .collect();
         keyframes.sort_unstable();
         keyframes.dedup_by_key(|(pts, _)| *pts);
-        Self { first, end: end.max(first + 1), base, trusted, frame, keyframes }
+        let early = if stream.interlace == Interlace::Progressive { 2 } else { 4 };
+        Self { first, end: end.max(first + 1), base, trusted, frame, early, keyframes }
     }
 
     fn ticks(&self, seconds: f64) -> i64 {
@@ -104,9 +119,9 @@ impl Title {
         Cut { start: self.first, nominal: self.first }
     }
 
-    /// Half a frame before the frame `frame` frames after `nominal`.
+    /// Shortly before the frame `frame` frames after `nominal`.
     fn boundary(&self, nominal: i64, frame: i64) -> i64 {
-        nominal + mul_div_round(2 * frame - 1, self.frame.num, 2 * self.frame.den)
+        nominal + mul_div_round(self.early * frame - 1, self.frame.num, self.early * self.frame.den)
     }
 
     /// The cut before a frame counted from the title's first.
@@ -179,7 +194,8 @@ fn by_gop(title: &Title) -> Vec<Cut> {
 }
 
 fn by_frames(title: &Title, frames: i64) -> Vec<Cut> {
-    (0..title.frames()).step_by(usize::try_from(frames).unwrap_or(usize::MAX)).map(|frame| title.cut_at_frame(frame)).collect()
+    let step = usize::try_from(frames).unwrap_or(usize::MAX);
+    (0..title.frames()).step_by(step).take(MOST_CHUNKS).map(|frame| title.cut_at_frame(frame)).collect()
 }
 
 /// Chunks of a whole number of equal segments; a last one under half of that belongs to the one before.
@@ -203,7 +219,9 @@ fn even_segments(title: &Title, from: &Cut, to: i64, segment_s: f64) -> Vec<i64>
 
 fn fixed_segments(title: &Title, from: &Cut, to: i64, segment: i64) -> Vec<i64> {
     let (first, end) = (title.frames_of(from.nominal - title.first), title.frames_of(to - title.first));
-    let later = (first..end).step_by(usize::try_from(segment).unwrap_or(usize::MAX)).skip(1);
+    // A last one under half a segment belongs to the one before: players stumble over crumbs.
+    let later =
+        (first..end).step_by(usize::try_from(segment).unwrap_or(usize::MAX)).skip(1).filter(|frame| end - frame >= segment / 2);
     std::iter::once(from.start).chain(later.map(|frame| title.boundary(title.first, frame))).collect()
 }
 
@@ -248,3 +266,6 @@ fn last_keyframe(title: &Title, stream: &VideoStream, start: i64) -> usize {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

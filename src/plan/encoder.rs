@@ -2,7 +2,7 @@
 
 use super::Encoder;
 use super::preset::{RungRule, VideoCodec, VideoRules};
-use crate::probe::Colour;
+use crate::probe::{Colour, DynamicRange, Interlace};
 use std::collections::BTreeMap;
 
 /// The VBV buffer holds so many seconds of the greatest rate.
@@ -10,8 +10,6 @@ const VBV_SECONDS: u32 = 2;
 /// x264's and x265's speed presets.
 const X26X_SPEEDS: &[&str] =
     &["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"];
-/// x265 3.5 overruns its lookahead's slices on pictures with a side under this, pixels (seen at 48x48).
-const LEAST_SLICED_SIDE: u32 = 64;
 /// Slowest and fastest preset of SVT-AV1 1.4.
 const SVT_SPEEDS: std::ops::RangeInclusive<i32> = 0..=13;
 
@@ -20,10 +18,11 @@ type Options = BTreeMap<String, String>;
 /// What an encoder must know of the pictures it gets.
 #[derive(Clone, Copy, Debug)]
 pub struct Picture<'a> {
-    pub width: u32,
-    pub height: u32,
     /// libavutil's name.
     pub pixel_format: &'a str,
+    pub height: u32,
+    /// Fields of two times, kept as they are.
+    pub fields: Interlace,
     /// All frames last equally long.
     pub constant_rate: bool,
     /// The source's colour, when the output is HDR.
@@ -79,11 +78,13 @@ pub fn aac(bit_rate: u64) -> Encoder {
 }
 
 /// x265: key frames only where forced, and those IDR; bits that depend on no thread count. `pools` is left to the
-/// worker: it changes no bit while `frame-threads` and `wpp` are pinned.
+/// worker: it changes no bit while `frame-threads`, `wpp` and `lookahead-slices` are pinned. (With slices in the
+/// lookahead, x265 3.5 gives other bits without a pool than with one, and overruns pictures of about 48x48.)
 fn x265(rules: &VideoRules, goal: &RungRule, picture: &Picture) -> Encoder {
     let mut params = owned(&[
         ("frame-threads", "1"),
         ("wpp", "0"),
+        ("lookahead-slices", "0"),
         ("open-gop", "0"),
         ("scenecut", "0"),
         ("keyint", "-1"),
@@ -101,12 +102,12 @@ fn x265(rules: &VideoRules, goal: &RungRule, picture: &Picture) -> Encoder {
     if goal.lossless {
         params.insert("lossless".into(), "1".into());
     }
-    if picture.width.min(picture.height) < LEAST_SLICED_SIDE {
-        params.insert("lookahead-slices".into(), "0".into());
-    }
     if let Some(colour) = picture.hdr {
         params.extend(colour.mastering_display.iter().map(|text| ("master-display".into(), text.clone())));
         params.extend(colour.content_light.iter().map(|text| ("max-cll".into(), text.clone())));
+        if colour.dynamic_range == DynamicRange::Pq && picture.pixel_format == "yuv420p10le" && !goal.lossless {
+            params.insert("hdr10-opt".into(), "1".into());
+        }
     }
     let mut options = owned(&[("preset", &rules.speed), ("forced-idr", "1")]);
     rate(&mut options, goal);
@@ -126,6 +127,12 @@ fn x264(rules: &VideoRules, goal: &RungRule, picture: &Picture) -> Encoder {
         ("nal-hrd", "none"),
         ("force-cfr", if picture.constant_rate { "1" } else { "0" }),
     ]);
+    // x264 codes fields in pairs of macroblock rows: 4:2:0 then needs a height divisible by four.
+    match picture.fields {
+        Interlace::TopFirst if picture.height.is_multiple_of(4) => params.insert("tff".into(), "1".into()),
+        Interlace::BottomFirst if picture.height.is_multiple_of(4) => params.insert("bff".into(), "1".into()),
+        _ => None,
+    };
     if let Some(cap) = goal.max_kbps.filter(|_| !goal.lossless) {
         params.insert("vbv-maxrate".into(), cap.to_string());
         params.insert("vbv-bufsize".into(), (cap.saturating_mul(VBV_SECONDS)).to_string());
@@ -145,7 +152,9 @@ fn x264(rules: &VideoRules, goal: &RungRule, picture: &Picture) -> Encoder {
 
 /// SVT-AV1 1.4 takes no forced key frames: every segment gets a fresh encoder. Its rate control depends on `lp`.
 fn svt_av1(rules: &VideoRules, goal: &RungRule, picture: &Picture) -> Encoder {
-    let mut params = owned(&[("lp", "1"), ("scd", "0"), ("keyint", "-1"), ("irefresh-type", "2")]);
+    // No key frame but the first; a mean rate wants a finite distance, one that no segment reaches.
+    let keyint = if goal.kbps.is_some() { "9999" } else { "-1" };
+    let mut params = owned(&[("lp", "1"), ("scd", "0"), ("keyint", keyint), ("irefresh-type", "2")]);
     if let Some(cap) = goal.max_kbps.filter(|_| goal.crf.is_some()) {
         params.insert("mbr".into(), cap.to_string());
     }
@@ -238,4 +247,47 @@ fn decimal_mastering(text: &str) -> Option<String> {
 
 fn owned(pairs: &[(&str, &str)]) -> Options {
     pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::preset::Preset;
+
+    fn made(preset: &str, params: &[(&str, &str)]) -> Encoder {
+        let mut rules = Preset::built_in(preset, &BTreeMap::new()).unwrap().video.unwrap();
+        rules.params = owned(params);
+        let goal = rules.rungs[0].clone();
+        video(
+            &rules,
+            &goal,
+            &Picture { pixel_format: "yuv420p", height: 720, fields: Interlace::Progressive, constant_rate: true, hdr: None },
+        )
+    }
+
+    #[test]
+    fn the_presets_own_parameters_win_and_are_escaped() {
+        let encoder = made("h264", &[("deblock", "1:-1"), ("no-psy", ""), ("threads", "3"), ("tune", "film")]);
+        let params = &encoder.options["x264-params"];
+        assert!(params.contains("deblock=1\\:-1:") && params.contains("no-psy=1:") && params.contains("threads=3"), "{params}");
+        assert!(!params.contains("tune") && encoder.options["tune"] == "film");
+    }
+
+    #[test]
+    fn frames_are_reordered_only_where_there_are_b_frames() {
+        assert_eq!(made("h265", &[]).reorder_frames, 2);
+        assert_eq!(made("h265", &[("bframes", "0")]).reorder_frames, 0);
+        assert_eq!(made("h264", &[("tune", "zerolatency")]).reorder_frames, 0);
+        assert_eq!(made("mezzanine", &[]).reorder_frames, 0, "x264 ultrafast has none");
+        assert_eq!(made("mezzanine", &[("bframes", "3")]).reorder_frames, 2);
+        assert_eq!(made("av1", &[]).reorder_frames, 0);
+    }
+
+    #[test]
+    fn mastering_data_is_written_in_svt_av1s_notation() {
+        let x265 = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)";
+        let svt = "G(0.265,0.69)B(0.15,0.06)R(0.68,0.32)WP(0.3127,0.329)L(1000,0.005)";
+        assert_eq!(decimal_mastering(x265).as_deref(), Some(svt));
+        assert_eq!(decimal_mastering("G(1,2)"), None);
+    }
 }

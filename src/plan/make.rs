@@ -1,18 +1,25 @@
 //! The plan itself: job, probe and preset in, everything that is decided before encoding out.
 
 use super::audio::{self, Timing};
-use super::preset::{ASSUMED_RATE, Deinterlace, Preset, VideoRules};
+use super::preset::{DamageRules, Deinterlace, Preset, VideoRules};
 use super::time::{Rational, mul_div_round, seconds};
 use super::{DeinterlaceMode, Filters, Plan, VideoPlan};
 use super::{chunks, encoder, ladder};
-use crate::job::Job;
-use crate::probe::{AudioStream, Clock, Interlace, Probe, VideoStream};
+use crate::job::{Job, OnDamage};
+use crate::probe::{Clock, Interlace, Probe, VideoStream};
 use crate::sandbox::protocol::{AudioTask, EncodeTask};
 use std::cmp::Reverse;
 
 /// A child is told of so many keyframes before its chunk, its own among them: more than one, for the last may turn
 /// out not to be safe for the chunk's first frame.
 const KEYFRAMES_TOLD: usize = 4;
+
+/// Times further from zero than this are damage, seconds: they would not fit 64 bits in every time base.
+const MOST_TIME_S: f64 = 4e9;
+/// Longest side of a picture, pixels.
+const LONGEST_SIDE: u32 = 65_536;
+/// Longest title, seconds: a week.
+const LONGEST_TITLE_S: f64 = 7.0 * 24.0 * 3600.0;
 
 /// Why no plan can be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,15 +37,19 @@ pub enum PlanError {
 /// # Errors
 /// The preset names a speed its encoder has not, or the source holds no stream that the preset makes an output of.
 pub fn make(job: &Job, probe: &Probe, preset: &Preset) -> Result<Plan, PlanError> {
+    check_numbers(probe)?;
     let mut notes = Vec::new();
     let source = chosen_video(probe, preset, &mut notes);
     let video = match (&preset.video, source) {
-        (Some(rules), Some(stream)) => Some(video(stream, rules, preset, &mut notes)?),
+        (Some(rules), Some(stream)) => {
+            check_whole(stream, job.on_damage, &preset.damage)?;
+            Some(video(stream, rules, preset, &mut notes)?)
+        }
         _ => None,
     };
-    let audio = match (&preset.audio, source_sound(probe)) {
-        (Some(rules), sound) if !sound.is_empty() => {
-            let (renditions, more) = audio::renditions(&sound, rules, &timing(probe, preset, video.as_ref()));
+    let audio = match &preset.audio {
+        Some(rules) if !probe.audio.is_empty() => {
+            let (renditions, more) = audio::renditions(&probe.audio, rules, &timing(probe, preset, video.as_ref()));
             notes.extend(more);
             renditions
         }
@@ -62,6 +73,20 @@ pub fn make(job: &Job, probe: &Probe, preset: &Preset) -> Result<Plan, PlanError
         audio,
         notes,
     })
+}
+
+/// A source cut short by more than the preset forgives is refused before anything is encoded.
+fn check_whole(stream: &VideoStream, on_damage: OnDamage, rules: &DamageRules) -> Result<(), PlanError> {
+    let Some(missing) = stream.missing.filter(|_| on_damage == OnDamage::Fail) else { return Ok(()) };
+    let all = stream.packets + missing.packets;
+    if missing.packets <= rules.most_lost(all) {
+        return Ok(());
+    }
+    let from_s = seconds(missing.first_pts - stream.first_pts, stream.time_base);
+    Err(PlanError::Media(format!(
+        "the source is cut short: {} of {all} frames, from {from_s:.3} s on, are missing; give the whole file, or keep what there is with on_damage = \"salvage\"",
+        missing.packets
+    )))
 }
 
 /// The task of one chunk; `threads` for each encoder that may use them.
@@ -105,6 +130,34 @@ pub fn audio_task(plan: &Plan, rendition: u32) -> AudioTask {
     AudioTask { rendition: plan.audio[rendition as usize].clone() }
 }
 
+/// A source decides its own numbers: none of them may be large enough to overflow, or to plan for ever.
+fn check_numbers(probe: &Probe) -> Result<(), PlanError> {
+    let fail = |index: usize, why: String| Err(PlanError::Media(format!("stream {index} {why}")));
+    let video = probe.video.iter().map(|s| {
+        // An end that cannot be trusted is not used.
+        let end = if s.clock == Clock::Trusted { s.end_pts.max(s.last_pts) } else { s.first_pts };
+        (s.index, s.time_base, s.first_pts, end)
+    });
+    let sound = probe.audio.iter().map(|s| {
+        let first = s.first_pts.unwrap_or(0);
+        (s.index, s.time_base, first, s.end_pts.unwrap_or(first))
+    });
+    for (index, base, first, end) in video.chain(sound) {
+        let (from, to) = (seconds(first, base), seconds(end, base));
+        let usable_base = base.is_positive() && base.num.max(base.den) <= i64::from(i32::MAX);
+        if !usable_base {
+            return fail(index, format!("has a time base of {}/{} s, which no clock has", base.num, base.den));
+        }
+        if from.abs().max(to.abs()) > MOST_TIME_S || to - from > LONGEST_TITLE_S {
+            return fail(index, format!("runs from {from:.0} s to {to:.0} s; a title may last {LONGEST_TITLE_S:.0} s at most"));
+        }
+    }
+    match probe.video.iter().find(|s| !(1..=LONGEST_SIDE).contains(&s.width) || !(1..=LONGEST_SIDE).contains(&s.height)) {
+        Some(s) => fail(s.index, format!("has pictures of {}x{}", s.width, s.height)),
+        None => Ok(()),
+    }
+}
+
 /// The video stream with most pixels, of these the one with most packets, when the preset makes video.
 fn chosen_video<'a>(probe: &'a Probe, preset: &Preset, notes: &mut Vec<String>) -> Option<&'a VideoStream> {
     preset.video.as_ref()?;
@@ -118,11 +171,6 @@ fn chosen_video<'a>(probe: &'a Probe, preset: &Preset, notes: &mut Vec<String>) 
         ));
     }
     Some(best)
-}
-
-/// Audio streams that can be planned for.
-fn source_sound(probe: &Probe) -> Vec<AudioStream> {
-    probe.audio.iter().filter(|stream| stream.time_base.is_positive()).cloned().collect()
 }
 
 fn nothing_to_make(probe: &Probe, preset: &Preset) -> String {
@@ -154,11 +202,12 @@ fn video(stream: &VideoStream, rules: &VideoRules, preset: &Preset, notes: &mut 
             rung.name, rung.encoder.library
         )));
     }
-    let rate = if stream.frame_rate.is_positive() { stream.frame_rate } else { ASSUMED_RATE };
-    let frame_rate = Rational::new(rate.num.saturating_mul(fields), rate.den).reduced();
+    let rate = chunks::usable_rate(stream);
+    let frame_rate = Rational::new(rate.num * fields, rate.den).reduced();
     let frame_duration = mul_div_round(i64::from(timescale), frame_rate.den, frame_rate.num).max(1);
     let longest = match stream.clock {
-        Clock::Trusted => stream.longest_frame.saturating_mul(ticks_per_tick).max(frame_duration),
+        // Some players take no notice of the edit that skips the delay: it is kept short where a few frames last long.
+        Clock::Trusted => stream.longest_frame.saturating_mul(ticks_per_tick).clamp(frame_duration, 2 * frame_duration),
         Clock::Untrusted { .. } => frame_duration,
     };
     let reorder = ladder.rungs.iter().map(|rung| rung.encoder.reorder_frames).max().unwrap_or(0);
@@ -174,7 +223,7 @@ fn video(stream: &VideoStream, rules: &VideoRules, preset: &Preset, notes: &mut 
         reorder_delay: i64::from(reorder).saturating_mul(longest),
         frame_duration,
         frame_rate,
-        expected_frames: stream.packets * fields as u64,
+        expected_frames: stream.packets.saturating_mul(fields as u64),
         filters: Filters { rotation: stream.rotation, deinterlace, tone_map: ladder.tone_map, pad_to_even: ladder.pad_to_even },
         rungs: ladder.rungs,
         chunks: chunks::grid(stream, &preset.chunk, preset.packaging.segment_s),
@@ -221,7 +270,7 @@ fn timing(probe: &Probe, preset: &Preset, video: Option<&VideoPlan>) -> Timing {
             assumed_s: 0.0,
         };
     }
-    let starts = probe.audio.iter().filter(|s| s.time_base.is_positive()).filter_map(|s| Some((s.first_pts?, s.time_base)));
+    let starts = probe.audio.iter().filter_map(|s| Some((s.first_pts?, s.time_base)));
     let earliest = starts.min_by(|(a, of_a), (b, of_b)| compare(*a, *of_a, *b, *of_b));
     let (origin, base) = earliest.unwrap_or((0, Rational::new(1, 1000)));
     Timing { origin, base, segments: Vec::new(), segment_s, assumed_s: assumed_length(probe) }
@@ -242,3 +291,6 @@ fn assumed_length(probe: &Probe) -> f64 {
     let bit_rate: u64 = probe.audio.iter().map(|s| s.bit_rate).sum();
     if longest > 0.0 || bit_rate == 0 { longest } else { probe.bytes as f64 * 8.0 / bit_rate as f64 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,31 +53,36 @@ pub fn choose(stream: &VideoStream, codec: VideoCodec, rule: PixelRule, high_dep
     }
 }
 
-/// The encoder's pixel format that is nearest to the source's.
+/// As the source, as near as the encoder can.
 fn nearest(stream: &VideoStream, codec: VideoCodec, tone_mapped: bool) -> PixelChoice {
-    let source = layout(&stream.pixel_format);
+    let (format, note) = nearest_format(&stream.pixel_format, stream.bit_depth, codec);
+    let full_range = (stream.colour.full_range || stream.pixel_format.starts_with("yuvj")) && !tone_mapped;
+    PixelChoice { format, full_range, note }
+}
+
+/// The encoder's pixel format that is nearest to the source's, and a note when pixels change by it.
+fn nearest_format(name: &str, bit_depth: u8, codec: VideoCodec) -> (String, Option<String>) {
+    let source = layout(name);
     let chroma = match (codec, source.chroma) {
         (VideoCodec::Av1, _) => Chroma::C420,
         (VideoCodec::H264, Chroma::Rgb) => Chroma::C444,
         (_, chroma) => chroma,
     };
-    let depth = match (codec, stream.bit_depth) {
+    let depth = match (codec, bit_depth) {
         (_, ..=8) => 8,
         (VideoCodec::H265, 11..) => 12,
         _ => 10,
     };
     let suffix = if depth == 8 { String::new() } else { format!("{depth}le") };
     let format = format!("{}{suffix}", chroma.family());
-    let same_depth = depth == stream.bit_depth.max(8) && stream.bit_depth >= 8;
     let note = if source.alpha {
-        Some(format!("the alpha plane of {} is dropped: it is encoded as {format}", stream.pixel_format))
-    } else if chroma != source.chroma || !source.exact || !same_depth {
-        Some(format!("the encoder does not take {}: it is encoded as {format}, the nearest it takes", stream.pixel_format))
+        Some(format!("the alpha plane of {name} is dropped: it is encoded as {format}"))
+    } else if chroma != source.chroma || !source.exact || depth != bit_depth {
+        Some(format!("the encoder does not take {name}: it is encoded as {format}, the nearest it takes"))
     } else {
         None
     };
-    let full_range = (stream.colour.full_range || stream.pixel_format.starts_with("yuvj")) && !tone_mapped;
-    PixelChoice { format, full_range, note }
+    (format, note)
 }
 
 /// Reads the name of a libavutil pixel format.
@@ -105,4 +110,42 @@ fn layout(name: &str) -> Layout {
 /// Must the (width, height) of a frame of this format be even?
 pub fn must_be_even(format: &str) -> (bool, bool) {
     (format.contains("420") || format.contains("422"), format.contains("420"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_pixel_format_is_taken_and_a_loss_is_said() {
+        use VideoCodec::{Av1, H264, H265};
+        let table = [
+            ("yuv420p", 8, H264, "yuv420p", false),
+            ("yuvj422p", 8, H264, "yuv422p", false),
+            ("nv12", 8, H264, "yuv420p", false),
+            ("p010le", 10, H265, "yuv420p10le", false),
+            ("yuv422p10le", 10, H264, "yuv422p10le", false),
+            ("yuv422p12le", 12, H264, "yuv422p10le", true),
+            ("yuv422p12le", 12, H265, "yuv422p12le", false),
+            ("yuv420p9le", 9, H264, "yuv420p10le", true),
+            ("gray16le", 16, H265, "gray12le", true),
+            ("gray", 8, H264, "gray", false),
+            ("ya8", 8, H264, "gray", true),
+            ("rgb24", 8, H264, "yuv444p", true),
+            ("bgr0", 8, H265, "gbrp", false),
+            ("rgba", 8, H265, "gbrp", true),
+            ("gbrp10le", 10, H265, "gbrp10le", false),
+            ("pal8", 8, H264, "yuv444p", true),
+            ("yuva420p", 8, H264, "yuv420p", true),
+            ("yuv411p", 8, H264, "yuv444p", true),
+            ("yuv410p", 8, H264, "yuv420p", true),
+            ("yuv440p", 8, H264, "yuv444p", true),
+            ("uyvy422", 8, H264, "yuv422p", false),
+            ("yuv444p", 8, Av1, "yuv420p", true),
+        ];
+        for (source, depth, codec, wanted, noted) in table {
+            let chosen = nearest_format(source, depth, codec);
+            assert_eq!((chosen.0.as_str(), chosen.1.is_some()), (wanted, noted), "{source} by {codec:?}");
+        }
+    }
 }

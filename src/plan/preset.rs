@@ -230,6 +230,13 @@ impl Default for DamageRules {
     }
 }
 
+impl DamageRules {
+    /// Frames of a title that may be lost.
+    pub fn most_lost(&self, frames: u64) -> u64 {
+        self.forgiven_frames.max((frames as f64 * self.max_lost_share) as u64)
+    }
+}
+
 /// Why a preset cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("preset {preset}: {path}: {reason}")]

@@ -25,6 +25,8 @@ pub struct Order {
     /// The inputs, numbered as [`FromChild::Read`] names them.
     pub inputs: Vec<Input>,
     pub limits: Limits,
+    /// The weakest jail in which the child may touch media; below it, it refuses.
+    pub minimum_jail: JailLevel,
     /// The only folder the child may touch.
     pub scratch: String,
 }
@@ -95,7 +97,7 @@ pub struct EncodeTask {
     pub stream: usize,
     pub source_base: Rational,
     pub origin: i64,
-    /// Timestamps may be cut at; otherwise there is one chunk and the child puts the frames on a clean clock.
+    /// Timestamps cannot be trusted: there is one chunk, and the child puts its frames on a clean clock.
     pub clean_clock: bool,
     pub timescale: u32,
     pub ticks_per_tick: i64,
@@ -151,11 +153,11 @@ pub enum FromChild {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JailLevel {
-    /// Resource limits and no new privileges only.
+    /// Resource limits, no capabilities, no new privileges. More may stand, but not all of it.
     Limits,
-    /// And the system-call allow-list.
+    /// And the system-call allow-list, with the scratch folder as the root of all file names.
     Seccomp,
-    /// And Landlock: no file but the scratch folder.
+    /// The system-call allow-list and Landlock: no file but the scratch folder, by the kernel's own check.
     Full,
 }
 
@@ -175,6 +177,8 @@ pub enum RefusalReason {
     Unsupported,
     /// A cap of [`Limits`] was passed.
     Limit,
+    /// A library was refused memory (`ENOMEM`).
+    Memory,
     /// The encoder would not take the settings.
     Settings,
     /// The jail stopped the child or could not be built.

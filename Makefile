@@ -1,0 +1,89 @@
+# narrows: every command a contributor needs. Plain POSIX sh; `make` alone lists them.
+
+.POSIX:
+.SUFFIXES:
+
+CARGO = cargo
+# Debian 12: FFmpeg's libraries, and clang for the bindings. The tests look at the outputs with other programs, too.
+BUILD_PACKAGES = gcc libc6-dev clang libclang-dev pkg-config \
+	libavcodec-dev libavformat-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev
+TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3
+PLAYERS = tests/playback
+NEXTEST_VERSION = 0.9.143
+NARROWS = target/release/narrows
+DEMO_SOURCE = tests/media/bunny-1080p25-12s.mp4
+DEMO_OUT = demo-out
+BENCH_ARGS =
+
+.PHONY: help setup packages players runner build demo test lint bench bench-scale exact-table clean
+
+help:
+	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players'
+	@echo 'make build        the program, optimised: $(NARROWS)'
+	@echo 'make demo         set up, build, transcode the kept clip into $(DEMO_OUT)/'
+	@echo 'make test         set up, then format, lints and every test'
+	@echo 'make lint         format and lints only'
+	@echo 'make bench        speed, bits and quality against one ffmpeg command (about half an hour on two cores)'
+	@echo 'make bench-scale  ten-hour sources: time, bytes read and memory of a probe'
+	@echo 'make exact-table  CLIPS=folder: is every clip split frame-exactly? (a Markdown table)'
+	@echo 'make clean        remove everything that was built'
+
+setup: packages players runner
+
+packages:
+	@.ci/packages $(TEST_PACKAGES)
+
+# The JavaScript players that the playback test drives, from npm, as locked.
+players: packages
+	@if [ ! -f $(PLAYERS)/package-lock.json ]; then exit 0; fi; \
+	if [ $(PLAYERS)/node_modules/.package-lock.json -nt $(PLAYERS)/package-lock.json ]; then \
+	  echo 'setup: the players are there'; exit 0; fi; \
+	echo 'setup: fetching the players'; \
+	npm ci --prefix $(PLAYERS) --silent --no-audit --no-fund && touch $(PLAYERS)/node_modules/.package-lock.json
+
+runner:
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then echo 'setup: cargo-nextest is there'; exit 0; fi; \
+	echo 'setup: building cargo-nextest $(NEXTEST_VERSION), once (several minutes)'; \
+	start=$$(date +%s); \
+	$(CARGO) install --quiet --locked cargo-nextest --version $(NEXTEST_VERSION) && \
+	echo "setup: cargo-nextest built in $$(($$(date +%s) - start)) s"
+
+build:
+	@.ci/packages $(BUILD_PACKAGES)
+	@start=$$(date +%s); $(CARGO) build --release --locked && \
+	echo "build: $(NARROWS) in $$(($$(date +%s) - start)) s"
+
+demo: build
+	@echo 'demo: $(DEMO_SOURCE) -> $(DEMO_OUT)/, preset h265'
+	@start=$$(date +%s); $(NARROWS) transcode $(DEMO_SOURCE) -o $(DEMO_OUT) --preset h265 && \
+	echo "demo: done in $$(($$(date +%s) - start)) s (the same command again finds it finished)"
+	@echo ''
+	@echo 'Look at:'
+	@echo '  $(DEMO_OUT)/master.m3u8   play it: ffplay, mpv, VLC or Safari'
+	@echo '  $(DEMO_OUT)/manifest.mpd  the same segments as DASH'
+	@echo '  $(DEMO_OUT)/report.json   what was decided and measured'
+
+lint:
+	@.ci/packages $(BUILD_PACKAGES)
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# The runner's own last line is the result.
+test: setup
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) nextest run --locked
+
+bench: build packages
+	python3 tests/tools/bench_speed.py --narrows $(NARROWS) $(BENCH_ARGS)
+
+bench-scale: build packages
+	python3 tests/tools/bench_scale.py --narrows $(NARROWS) $(BENCH_ARGS)
+
+exact-table: build packages
+	@[ -n "$(CLIPS)" ] || { echo 'exact-table: say which folder: make exact-table CLIPS=folder' >&2; exit 2; }
+	python3 tests/tools/exact_table.py $(CLIPS) $(NARROWS)
+
+clean:
+	$(CARGO) clean
+	rm -rf $(DEMO_OUT)

@@ -1,0 +1,42 @@
+//! The part `audio/<n>`: one rendition over the whole source, so that nothing clicks at a seam.
+
+use super::child::{self, unexpected};
+use super::upload::{self, MediaPlace};
+use super::{Attempt, PartError, Planned, Tools};
+use crate::plan::make;
+use crate::plan::marker::{Marker, PartResult};
+use crate::sandbox::protocol::{Report, Task};
+
+pub(super) async fn run(tools: &Tools, planned: &Planned, rendition: u32, attempt: &mut Attempt) -> Result<Marker, PartError> {
+    let count = planned.plan.audio.len();
+    let Some(wanted) = planned.plan.audio.get(rendition as usize) else {
+        return Err(PartError::Poison(format!("{}: the plan has {count} audio renditions", attempt.part)));
+    };
+    let task = make::audio_task(&planned.plan, rendition);
+    let source = child::source(tools, &planned.accepted).await?;
+    let worked = child::run(tools, &planned.accepted, attempt, Task::Audio(Box::new(task)), vec![source]).await?;
+    drop(attempt.permit.take());
+    let Report::Audio(mut report) = worked.report else { return Err(unexpected(attempt.part, "no audio")) };
+    if report.name != wanted.name {
+        return Err(unexpected(attempt.part, &format!("rendition {} for {}", report.name, wanted.name)));
+    }
+    if !report.segments.is_sorted_by(|a, b| a.index < b.index) {
+        return Err(unexpected(attempt.part, "segments out of order"));
+    }
+    // A stream that gave no sound is left out by the package part.
+    let mut objects = Vec::new();
+    if !report.segments.is_empty() {
+        let (name, place) = (&wanted.name, MediaPlace::of(tools, planned)?);
+        let (init, segments) = (&mut report.init, &mut report.segments);
+        objects = upload::rendition(&place, planned, &worked.scratch, name, init, segments).await?;
+    }
+    Ok(Marker {
+        part: attempt.part,
+        objects,
+        result: PartResult::Audio(report),
+        attempt: attempt.number,
+        wall_s: worked.wall_s,
+        cpu_s: worked.cpu_s,
+        peak_bytes: worked.peak_bytes,
+    })
+}

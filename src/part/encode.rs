@@ -1,0 +1,66 @@
+//! The part `encode/<n>`: one chunk, all its rungs.
+
+use super::child::{self, unexpected};
+use super::upload::{self, MediaPlace};
+use super::{Attempt, PartError, Planned, Tools};
+use crate::plan::make;
+use crate::plan::marker::{Marker, PartResult};
+use crate::sandbox::protocol::{EncodeReport, EncodeTask, Report, Task};
+
+pub(super) async fn run(tools: &Tools, planned: &Planned, chunk: u32, attempt: &mut Attempt) -> Result<Marker, PartError> {
+    let chunks = planned.plan.video.as_ref().map_or(0, |v| v.chunks.len());
+    if chunk as usize >= chunks {
+        return Err(PartError::Poison(format!("{}: the plan has {chunks} chunks", attempt.part)));
+    }
+    let task = make::encode_task(&planned.plan, &planned.probe, chunk, tools.settings.threads_per_slot);
+    let source = child::source(tools, &planned.accepted).await?;
+    let worked = child::run(tools, &planned.accepted, attempt, Task::Encode(Box::new(task.clone())), vec![source]).await?;
+    drop(attempt.permit.take());
+    let Report::Encode(mut report) = worked.report else { return Err(unexpected(attempt.part, "no encode")) };
+    check(&report, &task).map_err(|what| unexpected(attempt.part, &what))?;
+    // A chunk into which no frame fell has nothing to upload.
+    report.rungs.retain(|rung| !rung.segments.is_empty());
+    let place = MediaPlace::of(tools, planned)?;
+    let mut objects = Vec::new();
+    for rung in &mut report.rungs {
+        let uploaded = upload::rendition(&place, planned, &worked.scratch, &rung.name, &mut rung.init, &mut rung.segments);
+        objects.extend(uploaded.await?);
+    }
+    Ok(Marker {
+        part: attempt.part,
+        objects,
+        result: PartResult::Encode(report),
+        attempt: attempt.number,
+        wall_s: worked.wall_s,
+        cpu_s: worked.cpu_s,
+        peak_bytes: worked.peak_bytes,
+    })
+}
+
+/// The report is about this chunk, these rungs and these segments: names and numbers become paths of objects.
+fn check(report: &EncodeReport, task: &EncodeTask) -> Result<(), String> {
+    if report.chunk != task.chunk.index {
+        return Err(format!("chunk {} for chunk {}", report.chunk, task.chunk.index));
+    }
+    let names = |mut all: Vec<String>| {
+        all.sort();
+        all
+    };
+    let made = names(report.rungs.iter().map(|r| r.name.clone()).collect());
+    let wanted = names(task.rungs.iter().map(|r| r.name.clone()).collect());
+    if made != wanted && report.frames > 0 {
+        return Err(format!("rungs {made:?} for {wanted:?}"));
+    }
+    if let Some(foreign) = made.iter().find(|name| !wanted.contains(name)) {
+        return Err(format!("rung {foreign} for {wanted:?}"));
+    }
+    let first = task.chunk.first_segment;
+    let last = first + task.chunk.segments.len() as u32;
+    for rung in &report.rungs {
+        let numbers: Vec<u32> = rung.segments.iter().map(|s| s.index).collect();
+        if !numbers.is_sorted_by(|a, b| a < b) || numbers.iter().any(|n| !(first..last).contains(n)) {
+            return Err(format!("segments {numbers:?} of {} for {first} to {last}", rung.name));
+        }
+    }
+    Ok(())
+}

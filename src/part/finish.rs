@@ -1,0 +1,103 @@
+//! How a job ends: the result is written, then the terminal event is published.
+
+use super::accept::Accepted;
+use super::package::REPORT_PATH;
+use super::{PartError, Tools};
+use crate::broker::Topic;
+use crate::event::{Fact, Failure};
+use crate::job::JobId;
+use crate::plan::marker::{Marker, Object, PartId};
+use crate::store::key::Key;
+use serde::{Deserialize, Serialize};
+
+/// `result.json`: how a job ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
+pub enum JobResult {
+    /// Everything under the output URI that the job made and the customer keeps.
+    Completed {
+        objects: Vec<Object>,
+    },
+    Failed {
+        failure: Failure,
+    },
+    Canceled,
+}
+
+/// Tells every worker something about a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do", deny_unknown_fields)]
+pub enum Control {
+    /// The job has ended: stop its parts.
+    Stop { job: JobId },
+}
+
+/// How the job ended, if it has.
+///
+/// # Errors
+/// The work store cannot be asked.
+pub async fn result(tools: &Tools, job: &JobId) -> Result<Option<JobResult>, PartError> {
+    Ok(tools.stores.work().get_json(&Key::result(job)).await?)
+}
+
+/// Ends a job without a result and stops its other parts. A job that has ended already stays as it is.
+///
+/// # Errors
+/// The end could not be written or told; do it again.
+pub async fn fail(tools: &Tools, accepted: &Accepted, failure: Failure) -> Result<(), PartError> {
+    end(tools, accepted, JobResult::Failed { failure }).await
+}
+
+/// Ends a job whose package part is done.
+pub(super) async fn complete(tools: &Tools, accepted: &Accepted) -> Result<(), PartError> {
+    let key = Key::marker(&accepted.id, PartId::Package);
+    let marker: Option<Marker> = tools.stores.work().get_json(&key).await?;
+    let marker = marker.ok_or_else(|| PartError::Retry("the marker of the package part vanished".into()))?;
+    end(tools, accepted, JobResult::Completed { objects: marker.objects }).await
+}
+
+async fn end(tools: &Tools, accepted: &Accepted, wanted: JobResult) -> Result<(), PartError> {
+    let ended = match result(tools, &accepted.id).await? {
+        Some(ended) => ended,
+        None => {
+            tools.stores.work().put_json(&Key::result(&accepted.id), &wanted).await?;
+            wanted
+        }
+    };
+    tell(tools, accepted, ended).await?;
+    let control = Control::Stop { job: accepted.id.clone() };
+    let body = serde_json::to_vec(&control).expect("a control message is plain data");
+    Ok(tools.broker.broadcast(Topic::Control, body).await?)
+}
+
+/// Publishes the terminal event that goes with a result.
+pub(super) async fn tell(tools: &Tools, accepted: &Accepted, result: JobResult) -> Result<(), PartError> {
+    let fact = match result {
+        JobResult::Completed { .. } => Fact::JobCompleted { report: REPORT_PATH.into() },
+        JobResult::Failed { failure } => Fact::JobFailed { failure },
+        JobResult::Canceled => Fact::JobCanceled,
+    };
+    Ok(tools.tell(&accepted.id, &accepted.job.tenant, fact).await?)
+}
+
+/// Publishes a fact of a job that is known by its id only.
+///
+/// # Errors
+/// The job cannot be read, or the broker did not take the fact.
+pub async fn tell_of(tools: &Tools, job: &JobId, fact: Fact) -> Result<(), PartError> {
+    let accepted = tools.accepted(job).await?;
+    Ok(tools.tell(job, &accepted.job.tenant, fact).await?)
+}
+
+/// Ends the job that a dead letter belongs to.
+///
+/// # Errors
+/// The end could not be written or told; do it again.
+pub async fn bury(tools: &Tools, job: &JobId, failure: Failure) -> Result<(), PartError> {
+    match tools.accepted(job).await {
+        Ok(accepted) => fail(tools, &accepted, failure).await,
+        // A job that was never accepted has no result to write; whoever waits for it is told.
+        Err(PartError::Poison(_)) => Ok(tools.tell(job, "unknown", Fact::JobFailed { failure }).await?),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,117 @@
+//! The part `package`: the seams are proved, progressive files copied together, the report and the manifests written.
+//! The manifest comes last: what a customer can see is complete.
+
+use super::child::{self, unexpected};
+use super::report::JobReport;
+use super::upload::{self, MediaPlace};
+use super::{Attempt, PartError, Planned, Tools, next};
+use crate::event::Cause;
+use crate::package::{self, Progressive, SeamError};
+use crate::plan::marker::{Marker, Object, PartResult};
+use crate::sandbox::InputSource;
+use crate::sandbox::protocol::{RemuxTask, Report, Task};
+use crate::store::key::Key;
+use crate::store::{Concatenated, Store, digest};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Path of the report under the output URI.
+pub const REPORT_PATH: &str = "report.json";
+
+/// What the children of this part used.
+#[derive(Default)]
+struct Used {
+    cpu_s: f64,
+    peak_bytes: u64,
+}
+
+pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt) -> Result<Marker, PartError> {
+    let started = Instant::now();
+    let markers = next::markers(tools, planned).await?;
+    let title = package::join(&planned.plan, &markers).map_err(|e| seam(&e))?;
+    let output = tools.stores.output(&planned.accepted.job.output.uri)?;
+    let place = MediaPlace::of(tools, planned)?;
+    let mut used = Used::default();
+    let mut objects = Vec::new();
+    for file in package::progressive(&planned.plan, &title) {
+        objects.push(progressive(tools, planned, &place, &output, &file, attempt, &mut used).await?);
+    }
+    drop(attempt.permit.take());
+    if !place.is_intermediate() {
+        objects.extend(markers.iter().flat_map(|m| m.objects.iter().cloned()));
+        objects.sort_by(|a, b| a.path.cmp(&b.path));
+        // Every chunk names the init segment of its rung.
+        objects.dedup_by(|a, b| a.path == b.path);
+    }
+    let report = JobReport::new(planned, &markers, &title, &objects);
+    let body = serde_json::to_vec_pretty(&report).map_err(|e| PartError::Crash(e.to_string()))?;
+    objects.push(write(&output, REPORT_PATH, body).await?);
+    for document in package::manifests(&planned.plan, &title) {
+        objects.push(write(&output, &document.path, document.body.into_bytes()).await?);
+    }
+    if place.is_intermediate() {
+        discard(&place, planned, &markers).await?;
+    }
+    Ok(Marker {
+        part: attempt.part,
+        objects,
+        result: PartResult::Package,
+        attempt: attempt.number,
+        wall_s: started.elapsed().as_secs_f64(),
+        cpu_s: used.cpu_s,
+        peak_bytes: used.peak_bytes,
+    })
+}
+
+fn seam(error: &SeamError) -> PartError {
+    match error {
+        SeamError::Damage { .. } | SeamError::Empty => PartError::reject(Cause::Media, error.to_string()),
+        _ => PartError::reject(Cause::Internal, format!("the parts do not fit together: {error}")),
+    }
+}
+
+/// Copies the tracks of one progressive file together in a child and uploads it.
+async fn progressive(
+    tools: &Tools,
+    planned: &Planned,
+    place: &MediaPlace,
+    output: &Store,
+    wanted: &Progressive,
+    attempt: &Attempt,
+    used: &mut Used,
+) -> Result<Object, PartError> {
+    let mut inputs = Vec::new();
+    for track in &wanted.tracks {
+        let mut pieces = Vec::with_capacity(track.len());
+        for path in track {
+            pieces.push(place.store().ranged(&place.key(planned, path)?).await?);
+        }
+        inputs.push(InputSource::Ranges(Arc::new(Concatenated::new(pieces))));
+    }
+    let task = Task::Remux(RemuxTask { file: wanted.file.clone() });
+    let worked = child::run(tools, &planned.accepted, attempt, task, inputs).await?;
+    let Report::Remux(report) = worked.report else { return Err(unexpected(attempt.part, "no remux")) };
+    let file = upload::inside(&worked.scratch, &report.file)?;
+    let digested = digest(file.clone()).await?;
+    let key = Key::output(&wanted.file).map_err(|e| PartError::Crash(e.to_string()))?;
+    output.put_file(&key, &file).await?;
+    used.cpu_s += worked.cpu_s;
+    used.peak_bytes = used.peak_bytes.max(worked.peak_bytes);
+    Ok(Object { path: wanted.file.clone(), bytes: digested.bytes, sha256: digested.sha256 })
+}
+
+async fn write(output: &Store, path: &str, body: Vec<u8>) -> Result<Object, PartError> {
+    let key = Key::output(path).map_err(|e| PartError::Crash(e.to_string()))?;
+    let (bytes, sha256) = (body.len() as u64, hex::encode(Sha256::digest(&body)));
+    output.put(&key, body).await?;
+    Ok(Object { path: path.into(), bytes, sha256 })
+}
+
+/// Removes the media that became progressive files.
+async fn discard(place: &MediaPlace, planned: &Planned, markers: &[Marker]) -> Result<(), PartError> {
+    for object in markers.iter().flat_map(|m| &m.objects) {
+        place.store().delete(&place.key(planned, &object.path)?).await?;
+    }
+    Ok(())
+}

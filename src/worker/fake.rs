@@ -1,0 +1,319 @@
+//! Children that do as they are told, and a folder with a source that nobody looks into.
+
+use super::{Worker, WorkerSettings};
+use crate::broker::memory::{Bounds, MemoryBroker};
+use crate::broker::{Broker, Class, Consumer, Queue};
+use crate::event::{Event, Fact, State, Status};
+use crate::job::{Job, JobId, Lane};
+use crate::part::{Children, Settings, StopFuture, Tools};
+use crate::plan::Chunk;
+use crate::plan::marker::PartId;
+use crate::probe::{Clock, Colour, DynamicRange, Interlace, Keyframe, Probe, Scan, VideoStream};
+use crate::sandbox::protocol::{
+    Damage, EncodeReport, EncodeTask, EncodedRung, FrameProof, InitSegment, Limits, Refusal, RefusalReason, RemuxReport, Report,
+    Segment, Task,
+};
+use crate::sandbox::{Finished, InputSource, Outcome};
+use crate::shutdown;
+use crate::store::{Store, Stores};
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Frames of the source, at 25 a second; 96 s, a keyframe every 2 s.
+pub const FRAMES: i64 = 2400;
+
+/// What a task is to do this time.
+pub type Script = dyn Fn(PartId, u32) -> Act + Send + Sync;
+
+/// How a child behaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    Work,
+    Die,
+    Refuse,
+    /// Runs until it is stopped.
+    Hang,
+    /// Names a file that is a link out of its folder.
+    Escape,
+}
+
+/// Children after a script, which is given the part and how often it was run before.
+pub struct FakeChildren {
+    script: Box<Script>,
+    pub runs: Mutex<BTreeMap<PartId, u32>>,
+    at_once: AtomicUsize,
+    pub most_at_once: AtomicUsize,
+    pub hanging: Notify,
+}
+
+impl FakeChildren {
+    pub fn new(script: impl Fn(PartId, u32) -> Act + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            script: Box::new(script),
+            runs: Mutex::default(),
+            at_once: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
+            hanging: Notify::new(),
+        })
+    }
+
+    pub fn ran(&self) -> BTreeMap<PartId, u32> {
+        self.runs.lock().unwrap().clone()
+    }
+
+    async fn act(&self, task: &Task, scratch: &Path, stop: StopFuture) -> Outcome {
+        let part = part_of(task);
+        let before = {
+            let mut runs = self.runs.lock().unwrap();
+            let count = runs.entry(part).or_default();
+            *count += 1;
+            *count - 1
+        };
+        match (self.script)(part, before) {
+            Act::Work => {
+                // Let others in, so that what can run at once does.
+                tokio::task::yield_now().await;
+                Outcome::Done(Box::new(report(task, scratch)))
+            }
+            Act::Die => Outcome::Signalled(libc::SIGSEGV),
+            Act::Refuse => Outcome::Refused(Refusal { reason: RefusalReason::Media, message: "truncated at 12.5 s".into() }),
+            Act::Hang => {
+                self.hanging.notify_one();
+                stop.await;
+                Outcome::Stopped
+            }
+            Act::Escape => {
+                let mut report = report(task, scratch);
+                if let Report::Encode(encode) = &mut report {
+                    std::os::unix::fs::symlink("/etc/hostname", scratch.join("link")).unwrap();
+                    encode.rungs[0].init.file = "link".into();
+                }
+                Outcome::Done(Box::new(report))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Children for FakeChildren {
+    async fn run(
+        &self,
+        task: Task,
+        _inputs: Vec<InputSource>,
+        _limits: &Limits,
+        scratch: &Path,
+        on_progress: &mut (dyn FnMut(u64) + Send),
+        stop: StopFuture,
+    ) -> Finished {
+        let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_once.fetch_max(now, Ordering::SeqCst);
+        on_progress(1);
+        let outcome = self.act(&task, scratch, stop).await;
+        self.at_once.fetch_sub(1, Ordering::SeqCst);
+        let (wall, cpu) = (Duration::from_millis(20), Duration::from_millis(10));
+        Finished { outcome, jail: None, stderr_tail: String::new(), wall, cpu, peak_bytes: 1000, pid: None }
+    }
+}
+
+fn part_of(task: &Task) -> PartId {
+    match task {
+        Task::Probe => PartId::Probe,
+        Task::Encode(task) => PartId::Encode(task.chunk.index),
+        Task::Audio(_) => PartId::Audio(0),
+        Task::Remux(_) => PartId::Package,
+    }
+}
+
+fn report(task: &Task, scratch: &Path) -> Report {
+    match task {
+        Task::Probe => Report::Probe(probe()),
+        Task::Encode(task) => Report::Encode(encode(task, scratch)),
+        Task::Audio(_) => unreachable!("the source has no audio"),
+        Task::Remux(task) => {
+            std::fs::write(scratch.join(&task.file), b"progressive").unwrap();
+            Report::Remux(RemuxReport { file: task.file.clone(), bytes: 11, packets: 1 })
+        }
+    }
+}
+
+fn probe() -> Probe {
+    let keyframes: Vec<Keyframe> =
+        (0..FRAMES).step_by(50).map(|pts| Keyframe { pts, dts: pts, pos: pts, ordinal: pts as u64 }).collect();
+    let colour = Colour {
+        full_range: false,
+        primaries: "bt709".into(),
+        transfer: "bt709".into(),
+        matrix: "bt709".into(),
+        dynamic_range: DynamicRange::Sdr,
+        mastering_display: None,
+        content_light: None,
+    };
+    let text = serde_json::json!({
+        "index": 0, "codec": "h264", "profile": null, "time_base": [1, 25], "width": 640, "height": 360,
+        "sample_aspect": [1, 1], "rotation": 0, "pixel_format": "yuv420p", "bit_depth": 8, "colour": colour,
+        "frame_rate": [25, 1], "constant_rate": true, "interlace": Interlace::Progressive, "packets": FRAMES,
+        "first_pts": 0, "last_pts": FRAMES - 1, "end_pts": FRAMES, "longest_frame": 1, "shortest_frame": 1,
+        "clock": Clock::Trusted, "keyframes": keyframes, "bit_rate": 1_000_000,
+        "language": null,
+    });
+    let video: VideoStream = serde_json::from_value(text).expect("the fixture is a video stream");
+    Probe {
+        container: "mov".into(),
+        bytes: 5,
+        claimed_duration_us: None,
+        video: vec![video],
+        audio: Vec::new(),
+        ignored: Vec::new(),
+        scan: Scan::Index,
+        bytes_read: 5,
+        notes: Vec::new(),
+    }
+}
+
+fn proof(pts: i64) -> FrameProof {
+    FrameProof { pts, pixels: format!("{pts:016x}") }
+}
+
+fn encode(task: &EncodeTask, scratch: &Path) -> EncodeReport {
+    let Chunk { index, first_segment, segments: starts, end, .. } = &task.chunk;
+    let end = end.unwrap_or(FRAMES);
+    let time = |pts: i64| (pts - task.origin) * task.ticks_per_tick;
+    let ends: Vec<i64> = starts.iter().skip(1).copied().chain([end]).collect();
+    let write = |name: String, body: String| {
+        std::fs::write(scratch.join(&name), &body).unwrap();
+        (name, body.len() as u64)
+    };
+    let rungs = task.rungs.iter().map(|rung| {
+        let (file, bytes) = write(format!("{}-init.mp4", rung.name), format!("init of {}", rung.name));
+        let init = InitSegment { file, bytes, codecs: "avc1.64001f".into(), timescale: task.timescale };
+        let segments = starts.iter().zip(&ends).zip(*first_segment..).map(|((from, to), index)| {
+            let (file, bytes) = write(format!("{}-{index}.m4s", rung.name), format!("{} from {from} to {to}", rung.name));
+            Segment { index, file, bytes, time: time(*from), duration: time(*to) - time(*from), samples: (to - from) as u64 }
+        });
+        let segments: Vec<Segment> = segments.collect();
+        let bytes = segments.iter().map(|s| s.bytes).sum();
+        EncodedRung { name: rung.name.clone(), init, frames: (end - starts[0]) as u64, bytes, cpu_s: 0.01, segments }
+    });
+    EncodeReport {
+        chunk: *index,
+        frames: (end - starts[0]) as u64,
+        first_time: Some(time(starts[0])),
+        end_time: Some(time(end)),
+        head: Some(proof(starts[0])),
+        next: (end < FRAMES).then(|| proof(end)),
+        damage: Damage::default(),
+        preroll_frames: 0,
+        rungs: rungs.collect(),
+    }
+}
+
+/// One folder, over which several processes may come and go.
+pub struct Site {
+    pub dir: tempfile::TempDir,
+}
+
+/// One process at a [`Site`]: its own broker and worker.
+pub struct Process {
+    pub tools: Tools,
+    pub broker: MemoryBroker,
+    pub events: Vec<Event>,
+    pub status: Status,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("talk.mp4"), b"media").unwrap();
+        Self { dir }
+    }
+
+    pub fn start(&self, children: &Arc<FakeChildren>) -> Process {
+        let at = |name: &str| self.dir.path().join(name);
+        let work = Store::folder(&at("work"), &at("tmp")).unwrap();
+        let output = Store::folder(&at("out"), &at("tmp")).unwrap();
+        let stores = Stores::new(work).with_output("out", output).with_source("talk.mp4", at("talk.mp4"));
+        let limits = Limits {
+            max_pixels: 1,
+            max_streams: 1,
+            max_duration_s: 1,
+            max_frames: 1,
+            memory_bytes: 1,
+            scratch_bytes: 1,
+            cpu_s: 1,
+        };
+        let settings = Settings { limits, scratch: at("scratch"), threads_per_slot: 1, ranges: false, window: 3 };
+        let broker = MemoryBroker::new(Bounds::default());
+        let tools = Tools::new(Arc::new(broker.clone()), stores, children.clone(), settings);
+        Process { tools, broker, events: Vec::new(), status: Status::default() }
+    }
+}
+
+/// The job of all tests.
+pub fn job(preset: &str) -> Job {
+    let text = format!(r#"{{"id":"talk","input":{{"uri":"talk.mp4"}},"output":{{"uri":"out"}},"preset":"{preset}"}}"#);
+    Job::parse(text.as_bytes()).unwrap()
+}
+
+pub fn id() -> JobId {
+    JobId::try_from("talk".to_string()).unwrap()
+}
+
+impl Process {
+    pub fn worker(&self) -> Worker {
+        let settings = WorkerSettings {
+            slots: 2,
+            attempts: 3,
+            first_delay: Duration::from_millis(1),
+            longest_delay: Duration::from_millis(4),
+        };
+        Worker::new(self.tools.clone(), settings)
+    }
+
+    /// Submits the job and works until it has ended, and then until nothing is left to do.
+    pub async fn until_ended(&mut self, job: &Job) -> State {
+        let (stopper, stop) = shutdown::channel();
+        let worker = tokio::spawn(self.worker().run(stop));
+        let mut events = self.submit(job).await;
+        let state = tokio::time::timeout(Duration::from_secs(60), self.follow(&mut events)).await.expect("the job ends");
+        while self.depth() > 0 {
+            tokio::task::yield_now().await;
+        }
+        stopper.stop();
+        worker.await.unwrap().unwrap();
+        state
+    }
+
+    pub async fn submit(&self, job: &Job) -> Box<dyn Consumer> {
+        self.broker.publish(Queue::Jobs(job.lane), serde_json::to_vec(job).unwrap()).await.unwrap();
+        self.broker.consume(Queue::events_of("talk"), 1).await.unwrap()
+    }
+
+    async fn follow(&mut self, events: &mut Box<dyn Consumer>) -> State {
+        loop {
+            let delivery = events.next().await.unwrap();
+            let event: Event = serde_json::from_slice(&delivery.body).unwrap();
+            delivery.ack().await.unwrap();
+            self.status.apply(&event).unwrap();
+            self.events.push(event);
+            if let Some(state) = self.status.state.filter(|s| s.is_terminal()) {
+                return state;
+            }
+        }
+    }
+
+    /// Messages that are not settled.
+    pub fn depth(&self) -> usize {
+        let lane = Lane::Normal;
+        let queues = [Queue::Jobs(lane), Queue::Work(Class::Cpu, lane), Queue::Dead];
+        queues.into_iter().map(|queue| self.broker.depth(queue)).sum()
+    }
+
+    pub fn facts(&self) -> Vec<&Fact> {
+        self.events.iter().map(|e| &e.fact).collect()
+    }
+}
