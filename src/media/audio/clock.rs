@@ -13,8 +13,9 @@ pub const JITTER_MS: i64 = 50;
 pub const LONGEST_GAP_S: i64 = 3600;
 /// So is an overlap longer than this, once sound has begun, seconds.
 pub const LONGEST_OVERLAP_S: i64 = 10;
-/// How far past its expected end a rendition may run, milliseconds: the padding of the source's own last frames.
-pub const OVERRUN_MS: i64 = 500;
+/// How far past its expected end a rendition may run, milliseconds: the source's own last frames may be padded, and in
+/// a TS one timestamp stands for all frames of a packet.
+pub const OVERRUN_MS: i64 = 2000;
 
 /// What to do with a frame, in input samples: first silence, then the frame's samples `skip..skip + take`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -201,7 +202,8 @@ mod tests {
         assert_eq!(clock.place(Some(0), 47_000), whole(47_000));
         // Silence up to a time past the end would be nobody's sound.
         assert!(clock.place(Some(30_000), 480).jump.is_some());
-        assert_eq!(clock.place(None, 48_000), whole(48_000 + 24_000 - 47_480));
+        assert_eq!(clock.place(None, 96_000), whole(96_000));
+        assert_eq!(clock.place(None, 48_000), whole(48_000 + 96_000 - 47_480 - 96_000));
         assert!(clock.is_past_end());
     }
 
