@@ -23,6 +23,9 @@ const MAX_PACKETS: u32 = 600;
 /// So many frames must show fields, or show that there are none, before the pictures outweigh the flags.
 const FEWEST_TO_JUDGE: u32 = 6;
 
+/// Lines of the interlaced rasters (ITU-R BT.601, SMPTE ST 274), with what coders make of them.
+const INTERLACED_LINES: [u32; 6] = [480, 486, 512, 576, 1080, 1088];
+
 /// What was seen.
 #[derive(Debug, Default)]
 pub struct Looked {
@@ -56,15 +59,19 @@ pub struct Picture {
 }
 
 impl Looked {
-    /// Both the decoder's flags and the pictures have a say: flags on pictures that are plainly progressive are a
-    /// progressive source in interlaced coding; plain fields without flags are an interlaced source that forgot to say
-    /// so. Where nothing moves, the flags decide.
+    /// Both the decoder's flags and the pictures have a say. Flags on pictures that are plainly progressive are a
+    /// progressive source in interlaced coding. Fields without flags are an interlaced source that forgot to say so, but
+    /// only where the picture has the lines of an interlaced raster and nearly every frame the same field first: fine
+    /// patterns and noise look like fields, too. Where nothing moves, the flags decide.
     pub fn is_interlaced(&self) -> bool {
         let fields = self.seen_top_first + self.seen_bottom_first;
-        match fields + self.seen_progressive {
-            0..FEWEST_TO_JUDGE => self.is_flagged(),
-            judged => fields * 2 > judged,
+        let judged = fields + self.seen_progressive;
+        if self.is_flagged() {
+            return judged < FEWEST_TO_JUDGE || fields * 2 > judged;
         }
+        let lines = self.first.as_ref().map_or(0, |picture| picture.height);
+        let same_first = self.seen_top_first.max(self.seen_bottom_first);
+        INTERLACED_LINES.contains(&lines) && judged >= FEWEST_TO_JUDGE && same_first * 10 >= judged * 9
     }
 
     fn is_flagged(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::Encoder;
 use super::preset::{RungRule, VideoCodec, VideoRules};
-use crate::probe::{Colour, DynamicRange, Interlace};
+use crate::probe::{Colour, DynamicRange};
 use std::collections::BTreeMap;
 
 /// The VBV buffer holds so many seconds of the greatest rate.
@@ -20,9 +20,6 @@ type Options = BTreeMap<String, String>;
 pub struct Picture<'a> {
     /// libavutil's name.
     pub pixel_format: &'a str,
-    pub height: u32,
-    /// Fields of two times, kept as they are.
-    pub fields: Interlace,
     /// All frames last equally long.
     pub constant_rate: bool,
     /// The source's colour, when the output is HDR.
@@ -127,12 +124,6 @@ fn x264(rules: &VideoRules, goal: &RungRule, picture: &Picture) -> Encoder {
         ("nal-hrd", "none"),
         ("force-cfr", if picture.constant_rate { "1" } else { "0" }),
     ]);
-    // x264 codes fields in pairs of macroblock rows: 4:2:0 then needs a height divisible by four.
-    match picture.fields {
-        Interlace::TopFirst if picture.height.is_multiple_of(4) => params.insert("tff".into(), "1".into()),
-        Interlace::BottomFirst if picture.height.is_multiple_of(4) => params.insert("bff".into(), "1".into()),
-        _ => None,
-    };
     if let Some(cap) = goal.max_kbps.filter(|_| !goal.lossless) {
         params.insert("vbv-maxrate".into(), cap.to_string());
         params.insert("vbv-bufsize".into(), (cap.saturating_mul(VBV_SECONDS)).to_string());
@@ -258,11 +249,7 @@ mod tests {
         let mut rules = Preset::built_in(preset, &BTreeMap::new()).unwrap().video.unwrap();
         rules.params = owned(params);
         let goal = rules.rungs[0].clone();
-        video(
-            &rules,
-            &goal,
-            &Picture { pixel_format: "yuv420p", height: 720, fields: Interlace::Progressive, constant_rate: true, hdr: None },
-        )
+        video(&rules, &goal, &Picture { pixel_format: "yuv420p", constant_rate: true, hdr: None })
     }
 
     #[test]

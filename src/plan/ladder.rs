@@ -2,10 +2,10 @@
 
 use super::encoder::{self, Picture};
 use super::pixel::{self, PixelChoice};
-use super::preset::{Deinterlace, HdrRule, PixelRule, RungRule, Scaler, VideoRules};
+use super::preset::{HdrRule, PixelRule, RungRule, Scaler, VideoRules};
 use super::time::Rational;
 use super::{OutputColour, Rung};
-use crate::probe::{DynamicRange, Interlace, VideoStream};
+use crate::probe::{DynamicRange, VideoStream};
 use std::cmp::Reverse;
 
 /// Sample aspect ratios beyond this many to one are taken for damage and read as 1:1.
@@ -67,14 +67,7 @@ fn rung(
     larger: &[Rung],
 ) -> Rung {
     let hdr = (stream.colour.dynamic_range != DynamicRange::Sdr && !tone_map).then_some(&stream.colour);
-    let kept_fields = if rules.deinterlace == Deinterlace::Off { stream.interlace } else { Interlace::Progressive };
-    let picture = Picture {
-        pixel_format: &pixels.format,
-        height: size.height,
-        constant_rate: stream.constant_rate,
-        fields: kept_fields,
-        hdr,
-    };
+    let picture = Picture { pixel_format: &pixels.format, constant_rate: stream.constant_rate, hdr };
     Rung {
         name: unique(&size.name, larger),
         width: size.width,
