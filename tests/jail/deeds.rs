@@ -93,7 +93,10 @@ fn perform(deed: &str, scratch: &Path, parent: &Parent) -> Deed {
         "many-files" => many_files(scratch),
         "abort" => std::process::abort(),
         "segv" => bad_access(),
-        "exit" => std::process::exit(argument.parse().unwrap()),
+        "exit" => {
+            #[expect(clippy::disallowed_methods, reason = "the deed is to leave without a word")]
+            std::process::exit(argument.parse().unwrap())
+        }
         "panic" => panic!("a bug"),
         "finish-and-hang" => finish_and_hang(),
         _ => on_the_wire(name, parent),
@@ -165,7 +168,10 @@ fn say(mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match nix::unistd::write(io::stdin(), bytes) {
             Ok(written) => bytes = &bytes[written..],
-            Err(_) => std::process::exit(1),
+            Err(_) => {
+                #[expect(clippy::disallowed_methods, reason = "the parent is gone")]
+                std::process::exit(1)
+            }
         }
     }
 }
