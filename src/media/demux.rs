@@ -87,10 +87,6 @@ impl<'h> Demuxer<'h> {
         unsafe { &*self.context }
     }
 
-    pub fn input(&self) -> &Input<'h> {
-        &self.input
-    }
-
     pub fn input_mut(&mut self) -> &mut Input<'h> {
         &mut self.input
     }

@@ -2,6 +2,8 @@
 
 use crate::media::error::{Result, allocated};
 use crate::media::ffi;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::io;
 
@@ -36,14 +38,13 @@ struct State<'h> {
     bytes: u64,
     /// Ranges whose content does not matter now: read as zeros, not from the host. Sorted, apart.
     blank: Vec<(u64, u64)>,
-    read: u64,
     error: Option<io::Error>,
 }
 
 impl<'h> Input<'h> {
     pub fn new(host: &'h dyn Host, input: u32) -> Result<Self> {
         let bytes = host.bytes(input);
-        let mut state = Box::new(State { host, input, position: 0, bytes, blank: Vec::new(), read: 0, error: None });
+        let mut state = Box::new(State { host, input, position: 0, bytes, blank: Vec::new(), error: None });
         // SAFETY: the buffer comes from av_malloc as avio_alloc_context asks; the state is boxed, so its address
         // stays, and it is freed only after the context.
         let context = unsafe {
@@ -60,11 +61,6 @@ impl<'h> Input<'h> {
     /// From now on these byte ranges read as zeros without asking the host.
     pub fn set_blank(&mut self, ranges: Vec<(u64, u64)>) {
         self.state.blank = ranges;
-    }
-
-    /// Bytes had from the host so far.
-    pub fn bytes_read(&self) -> u64 {
-        self.state.read
     }
 
     /// Why the host could not give bytes, when it could not.
@@ -98,7 +94,6 @@ impl State<'_> {
         }
         let n = self.host.read(self.input, self.position, &mut buffer[..most])?;
         self.position += n as u64;
-        self.read += n as u64;
         Ok(n)
     }
 }
@@ -132,5 +127,76 @@ unsafe extern "C" fn seek(opaque: *mut c_void, offset: i64, whence: c_int) -> i6
             at as i64
         }
         None => i64::from(-libc::EINVAL),
+    }
+}
+
+/// A host whose bytes are asked for once: a probe opens its source several times, and each time libavformat reads the
+/// whole index.
+pub struct Remembering<'h> {
+    host: &'h dyn Host,
+    blocks: RefCell<HashMap<(u32, u64), Vec<u8>>>,
+    fetched: Cell<u64>,
+}
+
+/// Bytes of a block, and blocks kept: the index of a day. What is read later is not kept.
+const BLOCK_BYTES: u64 = 64 * 1024;
+const MAX_BLOCKS: usize = 2048;
+
+impl<'h> Remembering<'h> {
+    pub fn new(host: &'h dyn Host) -> Self {
+        Self { host, blocks: RefCell::default(), fetched: Cell::new(0) }
+    }
+
+    /// Bytes had from the host so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.fetched.get()
+    }
+
+    fn fetch(&self, input: u32, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.host.read(input, offset, buffer)?;
+        self.fetched.set(self.fetched.get() + read as u64);
+        Ok(read)
+    }
+
+    /// Copies from the block that holds `offset`; the block is fetched and kept when there is room.
+    fn copy(&self, input: u32, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let number = offset / BLOCK_BYTES;
+        let mut blocks = self.blocks.borrow_mut();
+        if !blocks.contains_key(&(input, number)) {
+            if blocks.len() >= MAX_BLOCKS {
+                drop(blocks);
+                return self.fetch(input, offset, buffer);
+            }
+            let mut block = vec![0; BLOCK_BYTES as usize];
+            let read = self.fetch(input, number * BLOCK_BYTES, &mut block)?;
+            block.truncate(read);
+            blocks.insert((input, number), block);
+        }
+        let block = &blocks[&(input, number)];
+        let rest = block.get((offset % BLOCK_BYTES) as usize..).unwrap_or_default();
+        let n = rest.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+}
+
+impl Host for Remembering<'_> {
+    fn read(&self, input: u32, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.copy(input, offset + filled as u64, &mut buffer[filled..])? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        Ok(filled)
+    }
+
+    fn bytes(&self, input: u32) -> u64 {
+        self.host.bytes(input)
+    }
+
+    fn progress(&self, done: u64) {
+        self.host.progress(done);
     }
 }

@@ -4,7 +4,7 @@ use crate::media::demux::{Demuxer, Depth, Stream, rational};
 use crate::media::error::{Result, refuse, string};
 use crate::media::ffi;
 use crate::media::hdr;
-use crate::media::input::Host;
+use crate::media::input::{Host, Remembering};
 use crate::media::look::{Looked, look};
 use crate::media::scan::{Track, walk};
 use crate::plan::preset::ASSUMED_RATE;
@@ -20,6 +20,8 @@ use ffi::AVPacketSideDataType::{AV_PKT_DATA_CONTENT_LIGHT_LEVEL, AV_PKT_DATA_MAS
 /// Media: not media, or nothing in it that can be decoded. Unsupported: encrypted, or codecs without decoder.
 /// Limit: too many streams, pixels, packets or hours.
 pub fn probe(host: &dyn Host, limits: &Limits) -> Result<Probe> {
+    let remembering = Remembering::new(host);
+    let host = &remembering;
     let demuxer = Demuxer::open(host, 0, limits, Depth::Streams)?;
     let mut sorted = sort_streams(&demuxer)?;
     if sorted.video.is_empty() && sorted.audio.is_empty() {
@@ -34,7 +36,7 @@ pub fn probe(host: &dyn Host, limits: &Limits) -> Result<Probe> {
         audio: Vec::new(),
         ignored: std::mem::take(&mut sorted.ignored),
         scan: crate::probe::Scan::Index,
-        bytes_read: demuxer.input().bytes_read(),
+        bytes_read: 0,
         notes: Vec::new(),
     };
     for &index in &sorted.audio {
@@ -46,6 +48,7 @@ pub fn probe(host: &dyn Host, limits: &Limits) -> Result<Probe> {
     if probe.video.is_empty() && probe.audio.is_empty() {
         return refuse(RefusalReason::Media, nothing_usable(&probe.ignored));
     }
+    probe.bytes_read = remembering.bytes_read();
     note_duration(&mut probe);
     Ok(probe)
 }
@@ -105,9 +108,8 @@ fn nothing_usable(ignored: &[IgnoredStream]) -> String {
 }
 
 fn add_video(host: &dyn Host, limits: &Limits, demuxer: &Demuxer, streams: &[usize], probe: &mut Probe) -> Result<()> {
-    let (tracks, scan, bytes_read) = walk(host, limits, streams)?;
+    let (tracks, scan) = walk(host, limits, streams)?;
     probe.scan = scan;
-    probe.bytes_read += bytes_read;
     let mut last_refusal = None;
     for track in tracks {
         let stream = demuxer.stream(track.index)?;

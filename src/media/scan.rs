@@ -166,15 +166,12 @@ impl Track {
 ///
 /// # Errors
 /// Limit: more packets, or a longer title, than allowed. Input: the bytes cannot be had.
-pub fn walk(host: &dyn Host, limits: &Limits, streams: &[usize]) -> Result<(Vec<Track>, Scan, u64)> {
+pub fn walk(host: &dyn Host, limits: &Limits, streams: &[usize]) -> Result<(Vec<Track>, Scan)> {
     let probing = Demuxer::open(host, 0, limits, Depth::Header)?;
     let indexed = probing.has_index();
     let mut demuxer = if indexed { probing } else { Demuxer::open(host, 0, limits, Depth::Streams)? };
-    let mut walked = 0;
     if indexed {
-        let (blank, read) = media_ranges(host)?;
-        demuxer.input_mut().set_blank(blank);
-        walked = read;
+        demuxer.input_mut().set_blank(media_ranges(host)?);
     }
     let mut tracks = Vec::new();
     for &index in streams {
@@ -194,7 +191,7 @@ pub fn walk(host: &dyn Host, limits: &Limits, streams: &[usize]) -> Result<(Vec<
         }
     }
     let scan = if indexed { Scan::Index } else { Scan::Packets };
-    Ok((tracks, scan, walked + demuxer.input().bytes_read()))
+    Ok((tracks, scan))
 }
 
 fn read_all(
@@ -221,15 +218,14 @@ fn read_all(
     Ok(())
 }
 
-/// Payload ranges of the top-level `mdat` boxes (ISO/IEC 14496-12 4.2), and how many bytes finding them took.
-fn media_ranges(host: &dyn Host) -> Result<(Vec<(u64, u64)>, u64)> {
+/// Payload ranges of the top-level `mdat` boxes (ISO/IEC 14496-12 4.2).
+fn media_ranges(host: &dyn Host) -> Result<Vec<(u64, u64)>> {
     let all = host.bytes(0);
-    let (mut at, mut read, mut ranges) = (0u64, 0u64, Vec::new());
+    let (mut at, mut ranges) = (0u64, Vec::new());
     for _ in 0..MAX_BOXES {
         let mut head = [0u8; 16];
         let n =
             host.read(0, at, &mut head).or_else(|e| refuse(RefusalReason::Input, format!("the source cannot be read: {e}")))?;
-        read += n as u64;
         if n < 8 {
             break;
         }
@@ -254,5 +250,5 @@ fn media_ranges(host: &dyn Host) -> Result<(Vec<(u64, u64)>, u64)> {
     // Samples that the tables put past the end of a cut source still have their times.
     let end = ranges.last().map_or(all, |last| last.1.max(all));
     ranges.push((end, u64::MAX));
-    Ok((ranges, read))
+    Ok(ranges)
 }

@@ -93,7 +93,8 @@ fn perform(deed: &str, scratch: &Path, parent: &Parent) -> Deed {
         "many-files" => many_files(scratch),
         "abort" => std::process::abort(),
         "segv" => bad_access(),
-        "exit" => {
+        "exit" =>
+        {
             #[expect(clippy::disallowed_methods, reason = "the deed is to leave without a word")]
             std::process::exit(argument.parse().unwrap())
         }
@@ -168,7 +169,8 @@ fn say(mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match nix::unistd::write(io::stdin(), bytes) {
             Ok(written) => bytes = &bytes[written..],
-            Err(_) => {
+            Err(_) =>
+            {
                 #[expect(clippy::disallowed_methods, reason = "the parent is gone")]
                 std::process::exit(1)
             }
