@@ -301,13 +301,16 @@ fn proved(markers: &[Marker]) -> usize {
 
 fn damage(planned: &Planned, markers: &[Marker]) -> DamageReport {
     let reports: Vec<&EncodeReport> = markers.iter().filter_map(encoded).collect();
-    let first_bad = reports.iter().filter_map(|r| r.damage.first_bad).min();
+    // What a source cut short no longer holds, no child has seen.
+    let stream = planned.plan.video.as_ref().and_then(|plan| planned.probe.video.iter().find(|v| v.index == plan.stream));
+    let missing = stream.and_then(|stream| stream.missing);
+    let first_bad = reports.iter().filter_map(|r| r.damage.first_bad).chain(missing.map(|m| m.first_pts)).min();
     let first_bad_s =
         first_bad.zip(planned.plan.video.as_ref()).map(|(pts, video)| seconds(pts - video.origin, video.source_base));
     let all = || markers.iter().filter_map(|m| encoded(m).map(|r| &r.damage).or(heard(m).map(|(_, r)| &r.damage)));
     DamageReport {
         on_damage: planned.plan.on_damage,
-        lost_frames: all().map(|d| d.lost_frames).sum(),
+        lost_frames: all().map(|d| d.lost_frames).sum::<u64>() + missing.map_or(0, |m| m.packets),
         damaged_frames: all().map(|d| d.damaged_frames).sum(),
         first_bad_s,
     }
