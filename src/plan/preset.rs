@@ -1,7 +1,7 @@
 //! Presets: named recipes in TOML. Unknown fields are errors that name their path.
 
 use crate::plan::time::Rational;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// The presets compiled into the binary, by name.
@@ -91,9 +91,10 @@ impl Default for Packaging {
 pub struct VideoRules {
     pub codec: VideoCodec,
     /// The encoder's own speed preset (`fast`, `medium`, ... for x264 and x265; 0 to 13 for SVT-AV1).
+    #[serde(deserialize_with = "text")]
     pub speed: String,
     /// Encoder parameters by the encoder's own names; they win over what the plan would set.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "texts")]
     pub params: BTreeMap<String, String>,
     #[serde(default)]
     pub hdr: HdrRule,
@@ -116,6 +117,34 @@ pub enum VideoCodec {
     H265,
     H264,
     Av1,
+}
+
+/// A text that may be given as a number, too: `--set video.speed=12` is one to JSON.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a text or a number")]
+enum Text {
+    Words(String),
+    Whole(i64),
+    Real(f64),
+}
+
+impl From<Text> for String {
+    fn from(text: Text) -> Self {
+        match text {
+            Text::Words(text) => text,
+            Text::Whole(number) => number.to_string(),
+            Text::Real(number) => number.to_string(),
+        }
+    }
+}
+
+fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Text::deserialize(from).map(String::from)
+}
+
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let texts = BTreeMap::<String, Text>::deserialize(from)?;
+    Ok(texts.into_iter().map(|(name, text)| (name, text.into())).collect())
 }
 
 /// What becomes of PQ and HLG sources.
@@ -255,7 +284,7 @@ impl Preset {
         let text = BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, text)| *text).ok_or_else(|| PresetError {
             preset: name.into(),
             path: "preset".into(),
-            reason: format!("no such preset; there are {}", BUILT_IN.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ")),
+            reason: format!("'{name}' is none; there are {}", BUILT_IN.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ")),
         })?;
         Self::parse(name, text, set)
     }
@@ -389,6 +418,18 @@ mod tests {
         assert_eq!(p.packaging.segment_s, 6.0);
         let p = Preset::built_in("h264", &set("video.rungs.0.crf", 30.into())).unwrap();
         assert_eq!(p.video.unwrap().rungs[0].crf, Some(30.0));
+    }
+
+    #[test]
+    fn a_text_may_be_given_as_a_number() {
+        let changes = BTreeMap::from([("video.speed".to_string(), 12.into()), ("video.params.tune".to_string(), 0.into())]);
+        let video = Preset::built_in("av1", &changes).unwrap().video.unwrap();
+        assert_eq!((video.speed.as_str(), video.params["tune"].as_str()), ("12", "0"));
+        let video = Preset::built_in("h265", &set("video.params.psy-rd", 1.5.into())).unwrap().video.unwrap();
+        assert_eq!(video.params["psy-rd"], "1.5");
+        let wrong = Preset::built_in("av1", &set("video.speed", true.into())).unwrap_err();
+        assert_eq!(wrong.path, "video.speed");
+        assert!(wrong.reason.contains("a text or a number"), "{wrong}");
     }
 
     #[test]
