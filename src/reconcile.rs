@@ -19,10 +19,19 @@ pub enum Step {
     Wait,
 }
 
-/// The work between probe and package, in the order it is released. Audio comes first: its parts are the longest.
+/// So many chunks at the end of a title go out longest first.
+const TAIL_CHUNKS: usize = 16;
+
+/// The work between probe and package, in the order it is released. Audio comes first: its parts are the longest. Then
+/// the chunks as they are shown, but for the last ones: those go longest first, so that the slots run dry together.
 pub fn work(plan: &Plan) -> Vec<PartId> {
-    let chunks = plan.video.as_ref().map_or(0, |video| video.chunks.len());
-    (0..plan.audio.len() as u32).map(PartId::Audio).chain((0..chunks as u32).map(PartId::Encode)).collect()
+    let mut chunks: Vec<u32> = Vec::new();
+    if let Some(video) = &plan.video {
+        chunks.extend(0..video.chunks.len() as u32);
+        let tail = chunks.len().saturating_sub(TAIL_CHUNKS);
+        chunks[tail..].sort_by_key(|&chunk| std::cmp::Reverse(video.chunk_ticks(chunk as usize)));
+    }
+    (0..plan.audio.len() as u32).map(PartId::Audio).chain(chunks.into_iter().map(PartId::Encode)).collect()
 }
 
 /// What follows from the markers in `done`.

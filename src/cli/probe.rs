@@ -4,7 +4,7 @@ use super::exit::{Exit, Failed};
 use super::presets::write_out;
 use super::{configure, local, runtime};
 use crate::part::report::Facts;
-use crate::probe::{Clock, Probe, Scan};
+use crate::probe::{Clock, DynamicRange, Interlace, Probe, Scan, VideoStream};
 use crate::sandbox::protocol::{Refusal, RefusalReason, Report, Task};
 use crate::sandbox::{InputSource, Outcome, Sandbox};
 use crate::shutdown::{Signal, Signals};
@@ -112,18 +112,7 @@ fn text(name: &str, probe: &Probe) -> String {
             v.keyframes.len(),
             v.bit_rate / 1000,
         ));
-        lines.push(format!(
-            "    {:?}, {:?}, rotation {} degrees, sample aspect {}:{}, {} {} {}{}",
-            v.colour.dynamic_range,
-            v.interlace,
-            v.rotation,
-            v.sample_aspect.num,
-            v.sample_aspect.den,
-            v.colour.primaries,
-            v.colour.transfer,
-            v.colour.matrix,
-            if v.colour.full_range { ", full range" } else { "" },
-        ));
+        lines.push(format!("    {}", picture(v)));
         if let Clock::Untrusted { why } = &v.clock {
             lines.push(format!("    timestamps cannot be trusted: {why}"));
         }
@@ -138,4 +127,32 @@ fn text(name: &str, probe: &Probe) -> String {
     }
     lines.extend(probe.notes.iter().map(|note| format!("  note: {note}")));
     lines.join("\n") + "\n"
+}
+
+/// What is particular about the picture.
+fn picture(v: &VideoStream) -> String {
+    let mut words = vec![match v.colour.dynamic_range {
+        DynamicRange::Sdr => "SDR".to_string(),
+        DynamicRange::Pq => "HDR (PQ)".to_string(),
+        DynamicRange::Hlg => "HDR (HLG)".to_string(),
+    }];
+    let colour: Vec<&str> = [&v.colour.primaries, &v.colour.transfer, &v.colour.matrix].into_iter().map(String::as_str).collect();
+    words.push(match colour.as_slice() {
+        ["", "", ""] => "colour not stated".into(),
+        [a, b, c] if a == b && b == c => (*a).to_string(),
+        other => other.iter().map(|name| if name.is_empty() { "?" } else { name }).collect::<Vec<_>>().join("/"),
+    });
+    words.push(if v.colour.full_range { "full range" } else { "limited range" }.into());
+    words.push(match v.interlace {
+        Interlace::Progressive => "progressive".into(),
+        Interlace::TopFirst => "interlaced, top field first".into(),
+        Interlace::BottomFirst => "interlaced, bottom field first".into(),
+    });
+    if v.rotation != 0 {
+        words.push(format!("shown turned by {} degrees clockwise", v.rotation));
+    }
+    if v.sample_aspect.num != v.sample_aspect.den {
+        words.push(format!("sample aspect {}:{}", v.sample_aspect.num, v.sample_aspect.den));
+    }
+    words.join(", ")
 }

@@ -14,6 +14,7 @@ use crate::part::accept::{self, Accepted};
 use crate::part::report::JobReport;
 use crate::part::resume::{self, Found};
 use crate::part::{PartError, Tools};
+use crate::plan::preset::Preset;
 use crate::shutdown::{self, Signal, Signals};
 use crate::store::key::Key;
 use std::collections::BTreeMap;
@@ -89,6 +90,8 @@ pub(super) fn run(args: Args) -> Result<Exit, Failed> {
         config.worker.slots = usize::from(slots);
     }
     let job = args.job()?;
+    // Before anything is made: a wrong preset leaves no folder behind.
+    Preset::built_in(&job.preset, &job.set).map_err(|e| Exit::Settings.because(e))?;
     let source = local::source(Path::new(&job.input.uri))?;
     let folder = WorkFolder::open(Path::new(&job.output.uri), args.work.as_deref())?;
     let job = Job {

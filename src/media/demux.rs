@@ -66,6 +66,10 @@ impl<'h> Demuxer<'h> {
                 RefusalReason::Unsupported,
                 "the container is not one that is accepted, or its header is broken; use MP4, MOV, MKV, WebM, TS, AVI, FLV, OGG or MXF",
             ),
+            _ if self.input.lacks_index() => refuse(
+                RefusalReason::Media,
+                "the source is an MP4 without its index (no moov box): it was cut short, or its recording never ended properly",
+            ),
             code => refuse(RefusalReason::Media, format!("the source is not media that can be opened: {}", words(code))),
         }
     }

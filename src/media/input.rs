@@ -63,6 +63,12 @@ impl<'h> Input<'h> {
         self.state.blank = ranges;
     }
 
+    /// The input is an MP4 whose top-level boxes (ISO/IEC 14496-12 4.2) end without a `moov`.
+    pub fn lacks_index(&self) -> bool {
+        let boxes = top_level_boxes(self.state.host, self.state.input).unwrap_or_default();
+        boxes.first().is_some_and(|first| &first.kind == b"ftyp") && boxes.iter().all(|b| &b.kind != b"moov")
+    }
+
     /// Why the host could not give bytes, when it could not.
     pub fn failure(&self) -> Option<String> {
         self.state.error.as_ref().map(io::Error::to_string)
@@ -128,6 +134,41 @@ unsafe extern "C" fn seek(opaque: *mut c_void, offset: i64, whence: c_int) -> i6
         }
         None => i64::from(-libc::EINVAL),
     }
+}
+
+/// A top-level box: its type and the range of its payload. The range of one that is cut short ends past the input.
+pub struct TopLevelBox {
+    pub kind: [u8; 4],
+    pub payload: (u64, u64),
+}
+
+/// Boxes at the top level of a file; more are not walked.
+const MAX_BOXES: usize = 1_000_000;
+
+/// The top-level boxes of an MP4 (ISO/IEC 14496-12 4.2), up to the first that is none.
+///
+/// # Errors
+/// The bytes cannot be had.
+pub fn top_level_boxes(host: &dyn Host, input: u32) -> io::Result<Vec<TopLevelBox>> {
+    let all = host.bytes(input);
+    let (mut at, mut boxes) = (0u64, Vec::new());
+    while at < all && boxes.len() < MAX_BOXES {
+        let mut head = [0u8; 16];
+        let n = host.read(input, at, &mut head)?;
+        if n < 8 {
+            break;
+        }
+        let short = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
+        let (size, header) = match short {
+            0 => (all - at, 8),
+            1 if n == 16 => (u64::from_be_bytes(std::array::from_fn(|i| head[8 + i])), 16),
+            size => (size, 8),
+        };
+        let Some(end) = at.checked_add(size).filter(|_| size >= header) else { break };
+        boxes.push(TopLevelBox { kind: [head[4], head[5], head[6], head[7]], payload: (at + header, end) });
+        at = end;
+    }
+    Ok(boxes)
 }
 
 /// A host whose bytes are asked for once: a probe opens its source several times, and each time libavformat reads the

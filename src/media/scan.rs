@@ -7,7 +7,7 @@
 use crate::media::demux::{Demuxer, Depth};
 use crate::media::error::{Result, refuse};
 use crate::media::frame::Packet;
-use crate::media::input::Host;
+use crate::media::input::{Host, top_level_boxes};
 use crate::plan::time::{Rational, seconds};
 use crate::probe::{Clock, Keyframe, Scan};
 use crate::sandbox::protocol::{Limits, RefusalReason};
@@ -22,8 +22,6 @@ const REORDER_PACKETS: usize = 64;
 const JUMP_S: f64 = 10.0;
 /// Progress is told every so many packets.
 const PROGRESS_PACKETS: u64 = 4096;
-/// Boxes at the top level of a file; more are not walked.
-const MAX_BOXES: usize = 1_000_000;
 
 /// The walk's result for one video stream.
 #[derive(Debug)]
@@ -218,37 +216,12 @@ fn read_all(
     Ok(())
 }
 
-/// Payload ranges of the top-level `mdat` boxes (ISO/IEC 14496-12 4.2).
+/// Payload ranges of the top-level `mdat` boxes.
 fn media_ranges(host: &dyn Host) -> Result<Vec<(u64, u64)>> {
-    let all = host.bytes(0);
-    let (mut at, mut ranges) = (0u64, Vec::new());
-    for _ in 0..MAX_BOXES {
-        let mut head = [0u8; 16];
-        let n =
-            host.read(0, at, &mut head).or_else(|e| refuse(RefusalReason::Input, format!("the source cannot be read: {e}")))?;
-        if n < 8 {
-            break;
-        }
-        let short = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
-        let (size, header) = match short {
-            0 => (all.saturating_sub(at), 8),
-            1 if n == 16 => (u64::from_be_bytes(std::array::from_fn(|i| head[8 + i])), 16),
-            size => (size, 8),
-        };
-        if size < header {
-            break;
-        }
-        let Some(end) = at.checked_add(size) else { break };
-        if &head[4..8] == b"mdat" {
-            ranges.push((at + header, end));
-        }
-        at = end;
-        if at >= all {
-            break;
-        }
-    }
+    let boxes = top_level_boxes(host, 0).or_else(|e| refuse(RefusalReason::Input, format!("the source cannot be read: {e}")))?;
+    let mut ranges: Vec<(u64, u64)> = boxes.iter().filter(|b| &b.kind == b"mdat").map(|b| b.payload).collect();
     // Samples that the tables put past the end of a cut source still have their times.
-    let end = ranges.last().map_or(all, |last| last.1.max(all));
+    let end = ranges.last().map_or(0, |last| last.1).max(host.bytes(0));
     ranges.push((end, u64::MAX));
     Ok(ranges)
 }

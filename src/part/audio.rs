@@ -3,9 +3,10 @@
 use super::child::{self, unexpected};
 use super::upload::{self, MediaPlace};
 use super::{Attempt, PartError, Planned, Tools};
+use crate::job::OnDamage;
 use crate::plan::make;
 use crate::plan::marker::{Marker, PartResult};
-use crate::sandbox::protocol::{Report, Task};
+use crate::sandbox::protocol::{AudioReport, Damage, InitSegment, Report, Task};
 
 pub(super) async fn run(tools: &Tools, planned: &Planned, rendition: u32, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let count = planned.plan.audio.len();
@@ -14,7 +15,13 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, rendition: u32, attemp
     };
     let task = make::audio_task(&planned.plan, rendition);
     let source = child::source(tools, &planned.accepted).await?;
-    let worked = child::run(tools, &planned.accepted, attempt, Task::Audio(Box::new(task)), vec![source]).await?;
+    let worked = match child::run(tools, &planned.accepted, attempt, Task::Audio(Box::new(task)), vec![source]).await {
+        Err(PartError::Reject(why)) if planned.plan.on_damage == OnDamage::Salvage => {
+            tracing::warn!(job = %planned.accepted.id, part = %attempt.part, error = %why.message, "audio left out");
+            return Ok(left_out(attempt, &wanted.name, why.message));
+        }
+        worked => worked?,
+    };
     drop(attempt.permit.take());
     let Report::Audio(mut report) = worked.report else { return Err(unexpected(attempt.part, "no audio")) };
     if report.name != wanted.name {
@@ -39,4 +46,21 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, rendition: u32, attemp
         cpu_s: worked.cpu_s,
         peak_bytes: worked.peak_bytes,
     })
+}
+
+/// The marker of a rendition that nothing could be made of: the rest of the job is salvaged without it.
+fn left_out(attempt: &Attempt, name: &str, why: String) -> Marker {
+    let init = InitSegment { file: String::new(), bytes: 0, codecs: String::new(), timescale: 1 };
+    let damage = Damage { message: Some(why), ..Damage::default() };
+    let (name, segments) = (name.to_string(), Vec::new());
+    let report = AudioReport { name, init, segments, samples: 0, priming: 0, filled: 0, trimmed: 0, damage, bytes: 0 };
+    Marker {
+        part: attempt.part,
+        objects: Vec::new(),
+        result: PartResult::Audio(report),
+        attempt: attempt.number,
+        wall_s: 0.0,
+        cpu_s: 0.0,
+        peak_bytes: 0,
+    }
 }

@@ -62,6 +62,17 @@ pub struct VideoPlan {
     pub chunks: Vec<Chunk>,
 }
 
+impl VideoPlan {
+    /// How long a chunk lasts, source ticks; the last one by the frames expected.
+    pub fn chunk_ticks(&self, index: usize) -> i64 {
+        let Some(chunk) = self.chunks.get(index) else { return 0 };
+        let start = chunk.start.unwrap_or(self.origin);
+        let title = i64::try_from(self.expected_frames).unwrap_or(i64::MAX).saturating_mul(self.frame_duration)
+            / self.ticks_per_tick.max(1);
+        chunk.end.unwrap_or(self.origin.saturating_add(title)).saturating_sub(start)
+    }
+}
+
 /// A run of source frames encoded as one unit: those whose presentation time is in `[start, end)`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {

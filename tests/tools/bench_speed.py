@@ -4,8 +4,9 @@
     bench_speed.py [--narrows PROGRAM] [--source CLIP] [--repeat N] [--scorer "python score.py REF DIST --json"]
 
 The source is the kept clip joined to itself by stream copy until it lasts 60 s. narrows runs first with `--preset h265`;
-its plan gives the ffmpeg command: the same chain of scalers, the same encoder options, a keyframe forced at every
-segment start, the same audio renditions, one fragmented MP4 a rung. Then both run in turn, and last both run on one core
+its plan gives the ffmpeg command: a scaler from the source for every rung, as such commands are written (narrows scales
+small rungs from larger ones where that costs no quality; `--ffmpeg-scaling chain` lends ffmpeg the same chain), the same
+encoder options, a keyframe forced at every segment start, the same audio renditions, one fragmented MP4 a rung. Then both run in turn, and last both run on one core
 (`--slots 1` against the same command under taskset).
 
 On all cores ffmpeg keeps its encoders' own threads (`--ffmpeg-threads own`): the plan pins narrows' encoders to one
@@ -70,10 +71,10 @@ def without_threads(name, value):
     return ":".join(kept) or None
 
 
-def ladder_command(plan, source, folder, threads):
+def ladder_command(plan, source, folder, threads, scaling="source"):
     """The one ffmpeg command, and where it puts each rung."""
     video, files, graph = plan["video"], {}, []
-    rungs = video["rungs"]
+    rungs = [{**r, "scale_from": r["scale_from"] if scaling == "chain" else None} for r in video["rungs"]]
     users = {i: [j for j, r in enumerate(rungs) if r["scale_from"] == i] for i in [None, *range(len(rungs))]}
 
     def split(label, wanted):
@@ -143,6 +144,7 @@ def neg(scorer, reference, distorted):
 class Bench:
     def __init__(self, options, folder):
         self.options, self.folder, self.rows = options, folder, []
+        self.scaling = options.ffmpeg_scaling
         self.source = joined(options.source, options.seconds, folder)
         self.out, self.work, self.linear = folder / "narrows", folder / "work", folder / "linear"
 
@@ -156,7 +158,7 @@ class Bench:
     def ffmpeg(self, threads, prefix=()):
         shutil.rmtree(self.linear, ignore_errors=True)
         self.linear.mkdir()
-        command, self.files = ladder_command(self.plan, self.source, self.linear, threads)
+        command, self.files = ladder_command(self.plan, self.source, self.linear, threads, self.scaling)
         return run([*prefix, *command])
 
     def row(self, what, value, target, met):
@@ -233,6 +235,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--one-core-repeat", type=int, default=1, help="0 leaves the one-core comparison out")
     parser.add_argument("--ffmpeg-threads", choices=["own", "same"], default="own")
+    parser.add_argument("--ffmpeg-scaling", choices=["source", "chain"], default="source")
     parser.add_argument("--scorer", help='command that scores VMAF-NEG as JSON; the words REF and DIST become files')
     parser.add_argument("--keep", type=Path, help="work in this folder and leave everything there")
     parser.add_argument("--show", action="store_true", help="print the ffmpeg command for a plan in --keep, and stop")
@@ -244,7 +247,7 @@ def main():
         bench = Bench(options, folder)
         if options.show:
             plan = read_plan(bench.out, bench.work)
-            print(shlex.join(ladder_command(plan, bench.source, bench.linear, options.ffmpeg_threads)[0]))
+            print(shlex.join(ladder_command(plan, bench.source, bench.linear, options.ffmpeg_threads, options.ffmpeg_scaling)[0]))
             return 0
         bench.speed()
         literal = not options.one_core_repeat or options.ffmpeg_threads == "same"
