@@ -407,7 +407,7 @@ mod program {
         let whole = fs::read(Clip::default().make()).unwrap();
         let moov = whole.windows(4).position(|name| name == b"moov").unwrap();
         fs::write(&file, &whole[..moov - 4]).unwrap();
-        Ran::new(&file, &["--on-damage", "salvage"]).is_refused(&["no-index.mp4", "not media that can be opened"]);
+        Ran::new(&file, &["--on-damage", "salvage"]).is_refused(&["no-index.mp4", "without its index (no moov box)"]);
     }
 
     /// Two seconds of the pictures are noise.

@@ -14,7 +14,6 @@ use crate::part::accept::{self, Accepted};
 use crate::part::report::JobReport;
 use crate::part::resume::{self, Found};
 use crate::part::{PartError, Tools};
-use crate::plan::preset::Preset;
 use crate::shutdown::{self, Signal, Signals};
 use crate::store::key::Key;
 use std::collections::BTreeMap;
@@ -91,7 +90,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failed> {
     }
     let job = args.job()?;
     // Before anything is made: a wrong preset leaves no folder behind.
-    Preset::built_in(&job.preset, &job.set).map_err(|e| Exit::Settings.because(e))?;
+    accept::preset(&job).map_err(|e| Exit::Settings.because(e))?;
     let source = local::source(Path::new(&job.input.uri))?;
     let folder = WorkFolder::open(Path::new(&job.output.uri), args.work.as_deref())?;
     let job = Job {

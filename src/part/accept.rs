@@ -37,17 +37,24 @@ pub struct SourceIdentity {
     pub modified_ms: i64,
 }
 
+/// The job's preset with the job's changes.
+///
+/// # Errors
+/// The preset is none, or the changes to it are wrong: the path is that of the job's field.
+pub fn preset(job: &Job) -> Result<Preset, JobError> {
+    Preset::built_in(&job.preset, &job.set).map_err(|e| {
+        let path = if e.path == "preset" { e.path } else { format!("set.{}", e.path) };
+        JobError { path, reason: e.reason.replace('\n', " ") }
+    })
+}
+
 impl Accepted {
     /// Resolves the preset and, where the job has no id, derives it: the same job, preset and source give the same id.
     ///
     /// # Errors
     /// The preset is none, or the changes to it are wrong.
     pub fn new(job: Job, source: SourceIdentity) -> Result<Self, JobError> {
-        let preset = Preset::built_in(&job.preset, &job.set).map_err(|e| {
-            let known = e.path == "preset";
-            let path = if known { e.path } else { format!("set.{}", e.path) };
-            JobError { path, reason: e.reason.replace('\n', " ") }
-        })?;
+        let preset = preset(&job)?;
         let id = match &job.id {
             Some(id) => id.clone(),
             None => derive(&job, &preset, source),
