@@ -242,6 +242,7 @@ impl<'t> Rendition<'t> {
         Ok(AudioReport {
             name: self.plan.name.clone(),
             init: track.init,
+            plain_init: Some(track.plain_init),
             segments: track.segments,
             samples,
             priming: track.priming,

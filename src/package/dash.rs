@@ -127,7 +127,7 @@ fn segment_list(track: &Track, start_us: i64) -> Element {
     Element::new("SegmentList")
         .with("timescale", track.timescale)
         .with_some("presentationTimeOffset", (offset != 0).then_some(offset))
-        .holding([Element::new("Initialization").with("sourceURL", &track.init), timeline])
+        .holding([Element::new("Initialization").with("sourceURL", track.dash_init.as_ref().unwrap_or(&track.init)), timeline])
         .holding(track.segments.iter().map(|s| url(&s.file)))
 }
 

@@ -166,6 +166,7 @@ fn audio(number: u32, rendition: &AudioPlan) -> Marker {
     let report = AudioReport {
         name: name.clone(),
         init: init(name, "mp4a.40.2", 48_000),
+        plain_init: None,
         bytes: segments.iter().map(|s| s.bytes).sum(),
         segments,
         samples: 480_000,

@@ -301,10 +301,12 @@ fn join_audio(
         }
         check_objects(marker.part, &report.name, &objects(marker), &report.init, &report.segments)?;
         check_contiguous(marker.part, &report.name, None, &report.segments)?;
-        tracks.push(AudioTrack {
-            rendition: rendition.clone(),
-            track: Track::new(&rendition.name, &report.init, report.segments.clone()),
-        });
+        let mut track = Track::new(&rendition.name, &report.init, report.segments.clone());
+        if let Some(plain) = &report.plain_init {
+            check_objects(marker.part, &report.name, &objects(marker), plain, &[])?;
+            track.dash_init = Some(plain.file.clone());
+        }
+        tracks.push(AudioTrack { rendition: rendition.clone(), track });
     }
     Ok(tracks)
 }

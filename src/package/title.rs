@@ -36,6 +36,8 @@ pub struct Track {
     pub name: String,
     /// Path of the init segment under the output URI.
     pub init: String,
+    /// Path of the init segment that DASH has for its own, where there is one.
+    pub dash_init: Option<String>,
     /// RFC 6381.
     pub codecs: String,
     /// Ticks a second.
@@ -75,6 +77,7 @@ impl Track {
         let mut track = Self {
             name: name.into(),
             init: init.file.clone(),
+            dash_init: None,
             codecs: init.codecs.clone(),
             timescale: init.timescale,
             samples: segments.iter().map(|s| s.samples).sum(),

@@ -36,6 +36,9 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, rendition: u32, attemp
         let (name, place) = (&wanted.name, MediaPlace::of(tools, planned)?);
         let (init, segments) = (&mut report.init, &mut report.segments);
         objects = upload::rendition(&place, planned, &worked.scratch, name, init, segments).await?;
+        if let Some(plain) = &mut report.plain_init {
+            objects.extend(upload::rendition(&place, planned, &worked.scratch, name, plain, &mut []).await?);
+        }
     }
     Ok(Marker {
         part: attempt.part,
@@ -53,7 +56,8 @@ fn left_out(attempt: &Attempt, name: &str, why: String) -> Marker {
     let init = InitSegment { file: String::new(), bytes: 0, codecs: String::new(), timescale: 1 };
     let damage = Damage { message: Some(why), ..Damage::default() };
     let (name, segments) = (name.to_string(), Vec::new());
-    let report = AudioReport { name, init, segments, samples: 0, priming: 0, filled: 0, trimmed: 0, damage, bytes: 0 };
+    let (plain_init, samples, priming) = (None, 0, 0);
+    let report = AudioReport { name, init, plain_init, segments, samples, priming, filled: 0, trimmed: 0, damage, bytes: 0 };
     Marker {
         part: attempt.part,
         objects: Vec::new(),

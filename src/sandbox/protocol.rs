@@ -284,7 +284,11 @@ pub struct Segment {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AudioReport {
     pub name: String,
+    /// With the sample counts by which players that read the segments in one go trim priming and padding.
     pub init: InitSegment,
+    /// Without them, for DASH: there players may begin anew with every segment, and would trim each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain_init: Option<InitSegment>,
     pub segments: Vec<Segment>,
     /// Samples encoded, per channel, priming left out.
     pub samples: u64,

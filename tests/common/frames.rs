@@ -75,7 +75,8 @@ impl Frames {
     /// ffmpeg could not be run, or said that something is wrong while decoding.
     pub fn decode(file: &Path, stream: usize, pixel_format: &str, filters: &str) -> Self {
         let mut command = Command::new("ffmpeg");
-        command.args(["-hide_banner", "-loglevel", "error", "-nostdin", "-copyts", "-i"]).arg(file);
+        // One thread: several conceal damage differently, by their number.
+        command.args(["-hide_banner", "-loglevel", "error", "-nostdin", "-threads", "1", "-copyts", "-i"]).arg(file);
         command.args(["-map", &format!("0:{stream}"), "-fps_mode", "passthrough", "-enc_time_base", "-1"]);
         if !filters.is_empty() {
             command.args(["-vf", filters]);

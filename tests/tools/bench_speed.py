@@ -9,10 +9,9 @@ small rungs from larger ones where that costs no quality; `--ffmpeg-scaling chai
 encoder options, a keyframe forced at every segment start, the same audio renditions, one fragmented MP4 a rung. Then both run in turn, and last both run on one core
 (`--slots 1` against the same command under taskset).
 
-On all cores ffmpeg keeps its encoders' own threads (`--ffmpeg-threads own`): the plan pins narrows' encoders to one
-thread each, and one process that obeyed would leave the other cores idle. `same` hands it the plan's options to the
-letter. On one core it always gets them to the letter, and bits and quality are judged against that run: what is left
-to differ is the splitting. (x265's wavefront threads alone cost some per cent of the bits of a small rung.)
+On all cores ffmpeg gets the plan's encoder options to the letter (`--ffmpeg-threads same`): bits can only be compared at
+equal settings, for x265's wavefront threads alone cost some per cent of them. `own` leaves ffmpeg's encoders their own
+threads instead; report both. The one-core comparison always gets the options to the letter.
 """
 import argparse, json, os, shlex, shutil, statistics, subprocess, sys, tempfile
 from fractions import Fraction
@@ -234,7 +233,7 @@ def main():
     parser.add_argument("--preset", default="h265")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--one-core-repeat", type=int, default=1, help="0 leaves the one-core comparison out")
-    parser.add_argument("--ffmpeg-threads", choices=["own", "same"], default="own")
+    parser.add_argument("--ffmpeg-threads", choices=["own", "same"], default="same")
     parser.add_argument("--ffmpeg-scaling", choices=["source", "chain"], default="source")
     parser.add_argument("--scorer", help='command that scores VMAF-NEG as JSON; the words REF and DIST become files')
     parser.add_argument("--keep", type=Path, help="work in this folder and leave everything there")

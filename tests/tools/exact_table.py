@@ -49,9 +49,10 @@ def pictures(path):
 
 
 def decode(path, stream, pixels, crop=None):
-    """(seconds a tick, [(pts, md5)]) of a linear decode; timestamps are the stream's own."""
+    """(seconds a tick, [(pts, md5)]) of a linear decode; timestamps are the stream's own. One thread: several conceal
+    damage differently, by their number."""
     filters = ["-vf", f"crop={crop[0]}:{crop[1]}:0:0:exact=1"] if crop else []
-    _, out, _ = run(["ffmpeg", "-hide_banner", "-loglevel", "error", "-nostdin", "-copyts", "-i", str(path),
+    _, out, _ = run(["ffmpeg", "-hide_banner", "-loglevel", "error", "-nostdin", "-threads", "1", "-copyts", "-i", str(path),
                      "-map", f"0:{stream}", "-fps_mode", "passthrough", "-enc_time_base", "-1", *filters,
                      "-pix_fmt", pixels, "-f", "framemd5", "-"])
     base, frames = Fraction(1), []

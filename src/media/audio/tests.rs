@@ -72,7 +72,9 @@ impl Bench {
         for segment in &report.segments {
             joined.extend(std::fs::read(scratch.join(&segment.file)).unwrap());
         }
-        assert_eq!(joined.len() as u64, report.bytes);
+        let plain = report.plain_init.as_ref().unwrap();
+        assert_eq!(std::fs::metadata(scratch.join(&plain.file)).unwrap().len(), plain.bytes);
+        assert_eq!(joined.len() as u64 + plain.bytes, report.bytes);
         std::fs::write(self.output(), joined).unwrap();
         Ok(report)
     }

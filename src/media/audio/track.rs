@@ -50,6 +50,7 @@ struct Open {
 /// What a finished track is.
 pub struct Finished {
     pub init: InitSegment,
+    pub plain_init: InitSegment,
     pub segments: Vec<Segment>,
     pub priming: u32,
     pub bytes: u64,
@@ -158,13 +159,16 @@ impl Track {
         self.take_units()?;
         self.write_segment()?;
         let priming = self.codec.get().initial_padding.max(0) as u32;
-        let init = self.fragmenter.init().ok_or_else(|| refusal(INTERNAL, "no init segment was made"))?;
+        let plain = self.fragmenter.init().ok_or_else(|| refusal(INTERNAL, "no init segment was made"))?.to_vec();
         let coded = self.units * self.unit_samples() as u64;
-        let init = gapless::with_sample_counts(init, priming, coded, self.samples as u64)?;
-        self.write_to_scratch("init.mp4", &init)?;
+        let counted = gapless::with_sample_counts(&plain, priming, coded, self.samples as u64)?;
         let codecs = self.codec.codecs(&plan.encoder.sample_entry)?;
-        let init = InitSegment { file: "init.mp4".into(), bytes: init.len() as u64, codecs, timescale: plan.sample_rate };
-        Ok(Finished { init, segments: self.segments, priming, bytes: self.bytes })
+        let mut write = |file: &str, bytes: &[u8]| -> Result<InitSegment> {
+            self.write_to_scratch(file, bytes)?;
+            Ok(InitSegment { file: file.into(), bytes: bytes.len() as u64, codecs: codecs.clone(), timescale: plan.sample_rate })
+        };
+        let (init, plain_init) = (write("init.mp4", &counted)?, write("plain.mp4", &plain)?);
+        Ok(Finished { init, plain_init, segments: self.segments, priming, bytes: self.bytes })
     }
 }
 

@@ -132,6 +132,7 @@ fn a_whole_track_is_joined_across_chunks_in_any_order_of_markers() {
     let expected = Track {
         name: "360p".into(),
         init: "360p/init.mp4".into(),
+        dash_init: None,
         codecs: "avc1.64001e".into(),
         timescale: 10_000,
         segments: track.segments.clone(),
