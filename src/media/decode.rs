@@ -1,6 +1,6 @@
 //! A decoder, single-threaded: throughput comes from slots.
 
-use crate::media::demux::{Stream, av_rational};
+use crate::media::demux::Stream;
 use crate::media::error::{AGAIN, Result, allocated, check, refuse, words};
 use crate::media::ffi;
 use crate::media::frame::{Frame, Packet};
@@ -99,9 +99,4 @@ impl Drop for Decoder {
 pub fn fourcc(tag: u32) -> String {
     let text: String = tag.to_le_bytes().iter().map(|&b| if b.is_ascii_graphic() { char::from(b) } else { '.' }).collect();
     if tag == 0 { "unknown".into() } else { format!("'{text}'") }
-}
-
-/// A video decoder needs its stream's rate for some guesses; kept here so that tests can see it.
-pub fn frame_rate(stream: Stream<'_>) -> ffi::AVRational {
-    if stream.0.avg_frame_rate.num > 0 { stream.0.avg_frame_rate } else { av_rational(crate::plan::preset::ASSUMED_RATE) }
 }
