@@ -210,7 +210,7 @@ async fn a_wrong_job_is_rejected_and_a_message_of_no_sense_is_not_worked_on() {
     assert_eq!(process.facts().into_iter().filter(rejected).count(), 1);
     assert_eq!((children.ran().len(), process.depth()), (0, 0));
     // Whoever waits for the unknown job is told that it failed.
-    assert_eq!(process.broker.depth(Queue::events_of("ghost")), 1);
+    assert_eq!(process.broker.unsettled(Queue::events_of("ghost")), 1);
 }
 
 #[tokio::test]
