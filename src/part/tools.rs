@@ -12,8 +12,8 @@ use crate::plan::marker::PartId;
 use crate::probe::Probe;
 use crate::sandbox::protocol::Limits;
 use crate::shutdown::Stop;
-use crate::store::Stores;
 use crate::store::key::Key;
+use crate::store::{Store, StoreError, Stores};
 use crate::tenant::Tenants;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -90,6 +90,14 @@ impl Tools {
     /// Takes jobs of these tenants only, within their quotas.
     pub fn with_tenants(self, tenants: Tenants) -> Self {
         Self { tenants: Arc::new(tenants), ..self }
+    }
+
+    /// Where the job's customer wants the result.
+    ///
+    /// # Errors
+    /// No configured store answers to its output URI.
+    pub fn output(&self, accepted: &Accepted) -> Result<Store, StoreError> {
+        self.stores.output(&accepted.job.tenant, &accepted.job.output.uri)
     }
 
     /// Publishes a fact, confirmed.

@@ -10,7 +10,7 @@ use super::tools::{Attempt, Tools};
 use crate::job::JobId;
 use crate::plan::marker::{Marker, PartId, PartResult};
 use crate::store::key::Key;
-use crate::usage::Usage;
+use crate::usage::{Usage, metered};
 
 /// One attempt whose work was thrown away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub(super) async fn measure(tools: &Tools, accepted: &Accepted) -> Result<Usage,
         _ => {
             let markers = markers::all(tools, id).await?;
             let plan = if markers.is_empty() { None } else { work.get_json(&Key::plan(id)).await? };
-            Usage::of(plan.as_ref(), accepted.source.bytes, &markers)
+            metered::of(plan.as_ref(), accepted.source.bytes, &markers)
         }
     };
     for waste in wasted(tools, id).await? {
