@@ -118,7 +118,8 @@ impl Stores {
         let (Some(Place::Bucket { store, .. }) | Some(Place::Folder { store, .. })) = place else {
             return Err(SettingError::new("work.store", format!("the store '{work}' cannot be written to")));
         };
-        Ok(Self { named: Arc::new(named), ..Self::new(store.clone()) })
+        let work = Self::new(store.clone());
+        Ok(Self { named: Arc::new(named), ..work })
     }
 
     /// Lets jobs write to `uri`.

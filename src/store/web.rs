@@ -6,7 +6,7 @@
 
 use super::guard::{Guard, Refused, refusal};
 use super::source::SourceIdentity;
-use super::{StoreError, uri};
+use super::StoreError;
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{Response, StatusCode};
 use std::sync::Arc;
@@ -119,10 +119,6 @@ impl Web {
 impl WebObject {
     pub fn identity(&self) -> &SourceIdentity {
         &self.identity
-    }
-
-    pub fn name(&self) -> String {
-        uri::shown(self.url.as_str())
     }
 
     /// The bytes from `start` to `end`: these, and of the file that was found.
