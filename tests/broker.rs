@@ -16,9 +16,7 @@ use contract::{Limits, Maker};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use narrows::broker::rabbit::{RabbitBroker, RabbitSettings};
-use narrows::broker::{
-    Broker, BrokerError, Class, Consumer, DeadLetter, Delivery, MAX_BODY_BYTES, Queue, Subscription, Topic,
-};
+use narrows::broker::{Broker, BrokerError, Class, Consumer, DeadLetter, Delivery, MAX_BODY_BYTES, Queue, Subscription, Topic};
 use narrows::job::Lane;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

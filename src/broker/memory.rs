@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
@@ -395,6 +394,7 @@ impl Drop for Held {
 mod tests {
     use super::super::contract::{self, Limits, Maker};
     use super::*;
+    use std::time::Duration;
 
     struct Memory;
 
