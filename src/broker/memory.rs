@@ -234,6 +234,9 @@ impl Broker for MemoryBroker {
     }
 
     async fn broadcast(&self, topic: Topic, body: Vec<u8>) -> Result<(), BrokerError> {
+        if body.len() > MAX_BODY_BYTES {
+            return Err(BrokerError::TooLarge { queue: format!("{topic:?}"), bytes: body.len() });
+        }
         // An error only says that nobody listens.
         let _ = self.shared.topic(topic).send(body);
         Ok(())

@@ -132,8 +132,8 @@ impl Args {
                 Some(Damaged::Fail) | None => OnDamage::Fail,
             },
             callbacks: Default::default(),
-            extend: None,
             metadata: Default::default(),
+            extend: Default::default(),
         })
     }
 }
