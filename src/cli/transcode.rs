@@ -131,6 +131,9 @@ impl Args {
                 Some(Damaged::Salvage) => OnDamage::Salvage,
                 Some(Damaged::Fail) | None => OnDamage::Fail,
             },
+            callbacks: Vec::new(),
+            extend: None,
+            metadata: BTreeMap::new(),
         })
     }
 }
