@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | F0 | facts: no tokio, no clock, no I/O | `address`, `job`, `tenant`, `probe`, `plan`, `reconcile`, `event`, `usage`, `sandbox::protocol` |
 //! | F1 | edges; they never import each other | `broker`, `store`, `sandbox`, `media`, `shutdown` |
-//! | F2 | stages | `part`, `package` |
+//! | F2 | stages | `part`, `package`, `callback` |
 //! | F3 | roles | `worker` |
 //! | F4 | the process | `main`, `cli`, `config`, `telemetry` |
 //!
@@ -28,6 +28,7 @@ pub mod sandbox;
 pub mod shutdown;
 pub mod store;
 
+pub mod callback;
 pub mod package;
 pub mod part;
 
