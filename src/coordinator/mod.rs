@@ -1,0 +1,55 @@
+//! The coordinator: turns what workers tell into what customers see, and answers their questions.
+//!
+//! Thin, and any number of them: the broker gives each partition of events to one at a time, and whoever has it writes
+//! the state, the numbered events and the bill of its jobs ([`project`]), looks after jobs that nobody tells of
+//! ([`sweep`]), and says that callbacks are due. Every one of them answers HTTP ([`api`]).
+//!
+//! It holds no state of its own. That the broker knows one consumer at a time is no fence: a coordinator may be paused,
+//! and wake up with a write in hand. So every write is one that another coordinator would have written the same.
+
+pub mod api;
+mod endpoints;
+pub mod ops;
+mod project;
+mod run;
+pub mod settings;
+mod sweep;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use run::Coordinator;
+pub use settings::CoordinatorSettings;
+
+use crate::broker::{Broker, BrokerError, Queue};
+use crate::event::{Event, Fact};
+use crate::job::JobId;
+use crate::store::Stores;
+use crate::tenant::Tenants;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What the operations on a fleet work with. Clones share it all.
+#[derive(Clone)]
+pub struct Fleet {
+    pub broker: Arc<dyn Broker>,
+    pub stores: Stores,
+    pub tenants: Arc<Tenants>,
+    /// Parts of one job that are published and not done.
+    pub window: u32,
+}
+
+impl Fleet {
+    /// Publishes a fact, confirmed.
+    async fn tell(&self, job: &JobId, tenant: &str, at_ms: u64, fact: Fact) -> Result<(), BrokerError> {
+        let event = Event::new(job.clone(), tenant.into(), at_ms, fact);
+        let body = serde_json::to_vec(&event).expect("an event is plain data");
+        self.broker.publish(Queue::events_of(job.as_str()), body).await
+    }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
