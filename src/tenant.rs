@@ -134,6 +134,14 @@ impl Quota {
     }
 }
 
+/// `frozen.json` of a tenant that may start no new work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    pub reason: String,
+    /// Milliseconds since 1970.
+    pub since_ms: u64,
+}
+
 /// What becomes of a job that is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
