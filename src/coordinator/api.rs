@@ -17,6 +17,7 @@ mod serve;
 pub use auth::Operator;
 pub(super) use live::Hub;
 pub(super) use serve::serve;
+pub(super) use auth::has_credentials;
 
 use super::{CoordinatorSettings, Fleet};
 use crate::job::MAX_DOCUMENT_BYTES;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// The contract (OpenAPI 3.1).
-pub const OPENAPI: &str = include_str!("openapi.json");
+pub const OPENAPI: &str = include_str!("api/openapi.json");
 /// Bytes of a body that are read beyond the longest document, so that one that is too long can be told so.
 const BODY_MARGIN: usize = 1024;
 

@@ -9,6 +9,7 @@
 
 pub mod api;
 mod endpoints;
+mod fleet;
 pub mod ops;
 mod project;
 mod run;
@@ -19,35 +20,11 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use run::Coordinator;
+pub use fleet::Fleet;
+pub use run::{Coordinator, CoordinatorError};
 pub use settings::CoordinatorSettings;
 
-use crate::broker::{Broker, BrokerError, Queue};
-use crate::event::{Event, Fact};
-use crate::job::JobId;
-use crate::store::Stores;
-use crate::tenant::Tenants;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// What the operations on a fleet work with. Clones share it all.
-#[derive(Clone)]
-pub struct Fleet {
-    pub broker: Arc<dyn Broker>,
-    pub stores: Stores,
-    pub tenants: Arc<Tenants>,
-    /// Parts of one job that are published and not done.
-    pub window: u32,
-}
-
-impl Fleet {
-    /// Publishes a fact, confirmed.
-    async fn tell(&self, job: &JobId, tenant: &str, at_ms: u64, fact: Fact) -> Result<(), BrokerError> {
-        let event = Event::new(job.clone(), tenant.into(), at_ms, fact);
-        let body = serde_json::to_vec(&event).expect("an event is plain data");
-        self.broker.publish(Queue::events_of(job.as_str()), body).await
-    }
-}
 
 /// Milliseconds since 1970.
 fn now_ms() -> u64 {

@@ -59,10 +59,11 @@ impl Partition {
                 () = stop.requested() => return Ok(()),
                 batch = batch(&mut *self.consumer, &self.settings) => batch?,
             };
+            let asked = stop.clone();
             tokio::select! {
                 biased;
                 () = stop.at_once() => return Ok(()),
-                () = self.handle(batch, stop.clone()) => {}
+                () = self.handle(batch, asked) => {}
             }
         }
     }

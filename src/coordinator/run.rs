@@ -9,7 +9,6 @@ use crate::broker::{Broker, BrokerError, EVENT_PARTITIONS, Queue};
 use crate::callback;
 use crate::shutdown::Stop;
 use rand::Rng;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;

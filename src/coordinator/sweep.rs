@@ -6,11 +6,11 @@
 
 use super::settings::CoordinatorSettings;
 use super::write::{WriteError, Writer};
-use super::{Fleet, now_ms, ops};
+use super::{Fleet, now_ms};
 use crate::broker::{Class, Queue};
-use crate::event::{Fact, Projection, Stage, State, rfc3339, tenant_stream};
+use crate::event::{Fact, Projection, State, rfc3339, tenant_stream};
 use crate::job::{JobId, Lane};
-use crate::part::accept::Accepted;
+use crate::part::accepted::Accepted;
 use crate::part::finish::JobResult;
 use crate::part::{PartMessage, REPORT_PATH};
 use crate::plan::Plan;
@@ -110,8 +110,8 @@ impl Sweeper {
         loop {
             let page = self.fleet.stores.work().list_after(&folder, after.as_deref(), OPEN_AT_A_TIME).await?;
             let is_last = page.len() < OPEN_AT_A_TIME;
-            after = page.last().map(|entry| entry.path.clone());
-            for (tenant, job) in page.iter().filter_map(|entry| Key::of_open(&entry.path)).filter(|(_, job)| self.is_ours(job)) {
+            after = page.last().cloned();
+            for (tenant, job) in page.iter().filter_map(|path| Key::of_open(path)).filter(|(_, job)| self.is_ours(job)) {
                 if self.watched.get(&job).is_none_or(|watched| watched.due_ms <= now_ms)
                     && let Err(error) = self.visit(&tenant, &job, now_ms).await
                 {
@@ -215,7 +215,7 @@ impl Sweeper {
     }
 
     async fn propose(&self, accepted: &Accepted, result: JobResult) -> Result<(), WriteError> {
-        let usage = ops::measure(&self.fleet, accepted).await?;
+        let usage = self.fleet.measure(accepted).await?;
         let fact = match result {
             JobResult::Completed { .. } => Fact::JobCompleted { report: REPORT_PATH.into(), usage },
             JobResult::Failed { failure } => Fact::JobFailed { failure, usage },
@@ -240,9 +240,6 @@ impl Sweeper {
         waiting.sort();
         for (_, job) in waiting.into_iter().take(most_active.saturating_sub(active).min(MOST_STARTED)) {
             let Some(accepted) = work.get_json::<Accepted>(&Key::job(&job)).await? else { continue };
-            let started = Fact::StageStarted { stage: Stage::Probe, parts: 1, frames: 0, media_s: 0.0 };
-            self.fleet.tell(&job, tenant, now_ms(), Fact::JobStarted).await?;
-            self.fleet.tell(&job, tenant, now_ms(), started).await?;
             self.publish(&job, accepted.job.lane, &[PartId::Probe]).await?;
         }
         Ok(())

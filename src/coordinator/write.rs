@@ -13,7 +13,8 @@ use crate::broker::{BrokerError, Topic};
 use crate::callback;
 use crate::event::{Event, Fact, Projection, Recorded, State, VERSION, is_reserved, rfc3339};
 use crate::job::JobId;
-use crate::part::accept::Accepted;
+use crate::part::PartError;
+use crate::part::accepted::Accepted;
 use crate::part::finish::{Control, JobResult};
 use crate::plan::marker::{Marker, PartId};
 use crate::store::StoreError;
@@ -31,6 +32,8 @@ pub(super) enum WriteError {
     Store(#[from] StoreError),
     #[error("{0}")]
     Broker(#[from] BrokerError),
+    #[error("{0}")]
+    Part(#[from] PartError),
     #[error("the events of job {0} change under our hands: another coordinator is at it")]
     Contended(JobId),
 }
@@ -243,7 +246,7 @@ impl Writer<'_> {
         }
         let mut endpoints = endpoints::of(self.fleet, self.job, &projection.tenant).await?;
         if !is_repeated {
-            endpoints.retain(|endpoint| told.iter().any(|event| endpoint.wants(&event.kind)));
+            endpoints.retain(|endpoint| told.iter().any(|event| callback::wants(endpoint, &event.kind)));
         }
         Ok(callback::nudge(&*self.fleet.broker, self.job, &endpoints).await?)
     }

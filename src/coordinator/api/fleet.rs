@@ -6,7 +6,7 @@ use super::problem::Problem;
 use super::{Api, query};
 use crate::coordinator::ops::{self, OpError};
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
@@ -18,21 +18,13 @@ pub(super) async fn usage(
     Extension(caller): Extension<Caller>,
     RawQuery(text): RawQuery,
 ) -> Result<Response, Problem> {
-    let query = query::Query::parse(text.as_deref(), &["from", "to", "tenant", "format"])?;
+    let query = query::Query::parse(text.as_deref(), &["from", "to", "tenant"])?;
     let tenant = caller.tenant(query.text("tenant"))?;
     let day = |name| query.text(name).ok_or_else(|| Problem::parameter(name, "is missing; give a day like 2023-11-14"));
-    let is_csv = match query.text("format") {
-        None | Some("json") => false,
-        Some("csv") => true,
-        Some(_) => return Err(Problem::parameter("format", "is neither json nor csv")),
-    };
     let report = match ops::usage(&api.fleet, tenant, day("from")?, day("to")?).await {
         Err(OpError::Invalid(wrong)) => return Err(Problem::parameter(&wrong.path, wrong.reason)),
         report => report?,
     };
-    if is_csv {
-        return Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], report.csv()).into_response());
-    }
     Ok(Json(report).into_response())
 }
 

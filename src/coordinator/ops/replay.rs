@@ -33,7 +33,7 @@ pub async fn replay(fleet: &Fleet, scope: Scope<'_>, job: &JobId, from_sequence:
     if endpoints.is_empty() {
         return Err(OpError::Conflict("neither the job nor its tenant has an endpoint to tell".into()));
     }
-    let ids: BTreeSet<_> = endpoints.iter().map(callback::endpoint_id).collect();
+    let ids: BTreeSet<_> = endpoints.iter().map(callback::EndpointId::of).collect();
     for id in &ids {
         callback::run::enable(fleet.stores.work(), &found.tenant, id).await?;
     }
