@@ -141,8 +141,8 @@ fn not_public(url: &str) -> Option<&'static str> {
         url::Host::Domain(name) => {
             let name = name.trim_end_matches('.');
             let inside = ["localhost", "local", "internal", "home.arpa"];
-            let is_inside = |suffix: &&str| name == **suffix || name.strip_suffix(**suffix).is_some_and(|rest| rest.ends_with('.'));
-            inside.iter().any(|suffix| is_inside(&suffix)).then_some("a name for hosts inside")
+            let is_inside = |suffix: &str| name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+            inside.into_iter().any(is_inside).then_some("a name for hosts inside")
         }
     }
 }

@@ -66,8 +66,9 @@ async fn minutes_used_up(tools: &Tools, tenant: &Tenant) -> Result<Option<String
     let Some(limit) = tenant.quota.minutes_per_day else { return Ok(None) };
     let day = &rfc3339::day(now_ms());
     let folder = Key::usage_folder(&tenant.name, Some(day));
-    let jobs = tools.stores.work().list(&folder).await?;
-    let jobs = jobs.iter().filter_map(|path| JobId::try_from(path.strip_prefix(&folder)?.strip_suffix(".json")?.to_string()).ok());
+    let paths = tools.stores.work().list(&folder).await?;
+    let name = |path: &String| path.strip_prefix(&folder)?.strip_suffix(".json").map(str::to_string);
+    let jobs: Vec<JobId> = paths.iter().filter_map(|path| JobId::try_from(name(path)?).ok()).collect();
     let read = |job: JobId| async move {
         let record = tools.stores.work().get_json::<Metered>(&Key::usage(&tenant.name, day, &job)).await?;
         Ok::<_, PartError>(record.unwrap_or_default().usage)
@@ -76,7 +77,7 @@ async fn minutes_used_up(tools: &Tools, tenant: &Tenant) -> Result<Option<String
         sum.add(&usage);
         Ok(sum)
     };
-    let sum = stream::iter(jobs.map(read)).buffer_unordered(READS_AT_ONCE).try_fold(Usage::default(), add).await?;
+    let sum = stream::iter(jobs.into_iter().map(read)).buffer_unordered(READS_AT_ONCE).try_fold(Usage::default(), add).await?;
     let used = sum.minutes();
     Ok((used >= limit as f64).then(|| {
         format!("the tenant's quota is used up: {used:.1} of {limit} minutes of output were made today (UTC)")
