@@ -132,9 +132,9 @@ impl Args {
                 Some(Damaged::Salvage) => OnDamage::Salvage,
                 Some(Damaged::Fail) | None => OnDamage::Fail,
             },
-            callbacks: Default::default(),
-            metadata: Default::default(),
-            extend: Default::default(),
+            callbacks: Vec::new(),
+            extend: None,
+            metadata: BTreeMap::new(),
         })
     }
 }

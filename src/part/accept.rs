@@ -62,13 +62,24 @@ pub async fn submit(tools: &Tools, submission: Submission<'_>) -> Result<(), Par
         Err(error) => Err(error),
     };
     match taken {
-        Ok(()) => Ok(()),
+        Ok(_) => Ok(()),
         Err(error) => refuse(tools, document, claims.id, &tenant, error).await,
     }
 }
 
-/// A document that is a job, of a tenant that may submit it. The inner error is told to the customer.
-async fn take(tools: &Tools, job: Job) -> Result<Result<(), JobError>, PartError> {
+/// A job that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub id: JobId,
+    /// It was not known before.
+    pub is_new: bool,
+}
+
+/// Takes a document that is a job, of a tenant that may submit it. The inner error is told to the customer.
+///
+/// # Errors
+/// A store or the broker cannot be reached; the same job may be taken again.
+pub async fn take(tools: &Tools, job: Job) -> Result<Result<Taken, JobError>, PartError> {
     if let Err(error) = check(tools, &job) {
         return Ok(Err(error));
     }
@@ -150,10 +161,11 @@ pub async fn is_known(tools: &Tools, id: &JobId, job: &Job) -> Result<bool, Part
 }
 
 /// A job that was accepted before.
-async fn again(tools: &Tools, accepted: &Accepted) -> Result<(), PartError> {
+async fn again(tools: &Tools, accepted: &Accepted) -> Result<Taken, PartError> {
     let (id, job) = (&accepted.id, &accepted.job);
     if let Some(result) = finish::result(tools, id).await? {
-        return finish::tell(tools, accepted, result).await;
+        finish::tell(tools, accepted, result).await?;
+        return Ok(Taken { id: id.clone(), is_new: false });
     }
     tools.tell(id, &job.tenant, Fact::JobAccepted).await?;
     let publishes = match tools.settings.mode {
@@ -168,11 +180,11 @@ async fn again(tools: &Tools, accepted: &Accepted) -> Result<(), PartError> {
     if publishes {
         tools.publish(id, job.lane, &[PartId::Probe]).await?;
     }
-    Ok(())
+    Ok(Taken { id: id.clone(), is_new: false })
 }
 
 /// A job that is new.
-async fn begin(tools: &Tools, accepted: Accepted) -> Result<Result<(), JobError>, PartError> {
+async fn begin(tools: &Tools, accepted: Accepted) -> Result<Result<Taken, JobError>, PartError> {
     let admission = admission::admit(tools, &accepted).await?;
     if let Admission::Refuse(reason) = admission {
         return Ok(Err(JobError::new("tenant", reason)));
@@ -187,7 +199,7 @@ async fn begin(tools: &Tools, accepted: Accepted) -> Result<Result<(), JobError>
     if admission == Admission::Start {
         tools.publish(id, job.lane, &[PartId::Probe]).await?;
     }
-    Ok(Ok(()))
+    Ok(Ok(Taken { id: id.clone(), is_new: true }))
 }
 
 /// Has the job looked after and listed, under the time at which it was accepted first.

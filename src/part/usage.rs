@@ -80,7 +80,10 @@ pub(super) async fn forget_waste(tools: &Tools, job: &JobId) -> Result<(), PartE
 }
 
 /// What a job used up to now.
-pub(super) async fn measure(tools: &Tools, accepted: &Accepted) -> Result<Usage, PartError> {
+///
+/// # Errors
+/// The work store cannot be asked.
+pub async fn measure(tools: &Tools, accepted: &Accepted) -> Result<Usage, PartError> {
     let (id, work) = (&accepted.id, tools.stores.work());
     // The package part has read all markers, and says what they come to.
     let packaged = work.get_json::<Marker>(&Key::marker(id, PartId::Package)).await?;
