@@ -14,7 +14,7 @@ mod verdict;
 
 pub use settings::WorkerSettings;
 
-use crate::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery, Queue, Settlement, Topic};
+use crate::broker::{BrokerError, Consumer, DeadLetter, Delivery, Queue, Settlement, Topic};
 use crate::event::{Cause, Fact, Failure};
 use crate::job::JobId;
 use crate::part::finish::{self, Control};
@@ -104,6 +104,7 @@ impl Worker {
     /// # Errors
     /// The broker refuses, and will go on to.
     pub async fn run(mut self, mut stop: Stop) -> Result<(), BrokerError> {
+        let mut second = stop.clone();
         let (sender, mut taken) = mpsc::channel(1);
         let (taker, taker_stop) = self.taker();
         let mut taking = tokio::spawn(taker.run(sender, taker_stop.1));
@@ -115,7 +116,7 @@ impl Worker {
             let (until, works) = (self.leaves_at(), self.leaving == Leaving::No);
             tokio::select! {
                 biased;
-                () = stop.at_once(), if !works => self.leave_at_once(),
+                () = second.at_once(), if !works => self.leave_at_once(),
                 () = stop.requested(), if works => self.leave(),
                 () = tokio::time::sleep_until(until), if !works => self.hurry(),
                 Some(ended) = self.running.join_next_with_id() => self.ended(ended),
