@@ -15,9 +15,9 @@ mod query;
 mod serve;
 
 pub use auth::Operator;
+pub(super) use auth::has_credentials;
 pub(super) use live::Hub;
 pub(super) use serve::serve;
-pub(super) use auth::has_credentials;
 
 use super::{CoordinatorSettings, Fleet};
 use crate::job::MAX_DOCUMENT_BYTES;

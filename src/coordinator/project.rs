@@ -2,7 +2,7 @@
 
 use super::settings::CoordinatorSettings;
 use super::sweep::{Sweeper, Tick};
-use super::write::{Written, Writer};
+use super::write::{Writer, Written};
 use super::{Fleet, now_ms};
 use crate::broker::{BrokerError, Consumer, Delivery, Queue};
 use crate::event::{Event, Fact};

@@ -45,7 +45,9 @@ impl Coordinator {
     pub async fn listen(&self) -> Result<TcpListener, CoordinatorError> {
         let address = self.settings.listen;
         if !address.ip().to_canonical().is_loopback() && !api::has_credentials(&self.fleet.tenants, self.operator.as_ref()) {
-            let reason = format!("{address} can be reached from elsewhere, and no tenant has an access key; configure one, or listen on 127.0.0.1");
+            let reason = format!(
+                "{address} can be reached from elsewhere, and no tenant has an access key; configure one, or listen on 127.0.0.1"
+            );
             return Err(CoordinatorError::Listen(reason));
         }
         TcpListener::bind(address).await.map_err(|e| CoordinatorError::Listen(format!("{address}: {e}")))

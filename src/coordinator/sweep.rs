@@ -111,7 +111,8 @@ impl Sweeper {
             let page = self.fleet.stores.work().list_after(&folder, after.as_deref(), OPEN_AT_A_TIME).await?;
             let is_last = page.len() < OPEN_AT_A_TIME;
             after = page.last().cloned();
-            for (tenant, job) in page.iter().filter_map(|path| Key::of_open(path)).filter(|(_, job)| self.is_ours(job)) {
+            let open: Vec<_> = page.iter().filter_map(|path| Key::of_open(path)).filter(|(_, job)| self.is_ours(job)).collect();
+            for (tenant, job) in open {
                 if self.watched.get(&job).is_none_or(|watched| watched.due_ms <= now_ms)
                     && let Err(error) = self.visit(&tenant, &job, now_ms).await
                 {
@@ -228,6 +229,9 @@ impl Sweeper {
     async fn start_waiting(&self, tenant: &str, most_active: usize) -> Result<(), WriteError> {
         let work = self.fleet.stores.work();
         let paths = work.list(&Key::open_folder(Some(tenant))).await?;
+        if work.size(&Key::frozen(tenant)).await?.is_some() {
+            return Ok(());
+        }
         let (mut active, mut waiting) = (0, Vec::new());
         for (_, job) in paths.iter().filter_map(|path| Key::of_open(path)) {
             let Some(projection) = work.get_json::<Projection>(&Key::status(&job)).await? else { continue };

@@ -1,13 +1,14 @@
 //! What is written of a job when facts about it come in, in an order in which a coordinator may die anywhere.
 //!
 //! 1. The recorded events, one after the other: the first end that stands there is the job's end.
-//! 2. At its first event the job's place in the list; at its end the bill and the result.
+//! 2. Of a rejection its place in the list; at a job's end the bill and the result.
 //! 3. The state, by which the next coordinator knows which facts it has seen.
 //! 4. The nudges to the callbacks.
 //!
 //! Only then are the facts acknowledged. Whoever dies before leaves them to the next one, which takes over the events
 //! that are there ([`Projection::adopt`]) and writes what is missing. An event that stands is never written over.
 
+use super::ops::UsageRecord;
 use super::{Fleet, endpoints};
 use crate::broker::{BrokerError, Topic};
 use crate::callback;
@@ -19,7 +20,6 @@ use crate::part::finish::{Control, JobResult};
 use crate::plan::marker::{Marker, PartId};
 use crate::store::StoreError;
 use crate::store::key::Key;
-use super::ops::UsageRecord;
 use serde::{Deserialize, Serialize};
 
 /// How often facts are applied anew to a state that turned out to be older than the events: each time it is newer.
@@ -67,10 +67,7 @@ impl Writer<'_> {
     pub async fn take(&self, events: &[Event], is_repeated: bool) -> Result<Written, WriteError> {
         let Some(stored) = self.begin(events).await? else { return Ok(Written::default()) };
         let (projection, recorded, adopted) = self.record(&stored, events).await?;
-        let is_new = stored.sequence == 0 && projection.sequence > 0;
-        if is_new || is_repeated && projection.sequence > 0 {
-            self.list(&projection).await?;
-        }
+        self.list(&stored, &projection).await?;
         let has_ended = projection.is_terminal() && !stored.is_terminal();
         if has_ended || is_repeated && projection.is_terminal() {
             self.close(&projection).await?;
@@ -173,23 +170,23 @@ impl Writer<'_> {
         }
         if projection != stored {
             work.put_json(&Key::status(self.job), &projection).await?;
-            self.list(&projection).await?;
+            self.list(&stored, &projection).await?;
             self.nudge(&projection, &adopted.iter().collect::<Vec<_>>(), false).await?;
         }
         Ok(Some(projection))
     }
 
-    /// The job's place in the list of its tenant's. Streams that are no jobs have none, but rejections do.
-    async fn list(&self, projection: &Projection) -> Result<(), WriteError> {
-        #[derive(Serialize)]
-        struct Entry<'a> {
-            job: &'a JobId,
-        }
-        if projection.status.state.is_none() {
-            return Ok(());
-        }
+    /// A place in the list for what was rejected. Jobs are listed by whoever accepts them; a document that is mended and
+    /// accepted after all has its place from then on.
+    async fn list(&self, stored: &Projection, projection: &Projection) -> Result<(), WriteError> {
         let key = Key::index(&projection.tenant, projection.first_ms, self.job);
-        Ok(self.fleet.stores.work().put_json(&key, &Entry { job: self.job }).await?)
+        let is_rejected = |p: &Projection| p.status.state == Some(State::Rejected);
+        match (is_rejected(stored), is_rejected(projection)) {
+            (false, true) => self.fleet.stores.work().put(&key, Vec::new()).await?,
+            (true, false) => self.fleet.stores.work().delete(&key).await?,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// What follows from a job's end: its bill, a result that says the same, and no more work on it.

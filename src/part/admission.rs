@@ -11,8 +11,8 @@ use crate::store::StoreError;
 use crate::store::key::Key;
 use crate::tenant::{Admission, Frozen, Tenant};
 use crate::usage::Usage;
-use serde::Deserialize;
 use futures::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
 
 /// Usage records read at once when the minutes of a day are summed.
 const READS_AT_ONCE: usize = 16;
@@ -79,7 +79,6 @@ async fn minutes_used_up(tools: &Tools, tenant: &Tenant) -> Result<Option<String
     };
     let sum = stream::iter(jobs.into_iter().map(read)).buffer_unordered(READS_AT_ONCE).try_fold(Usage::default(), add).await?;
     let used = sum.minutes();
-    Ok((used >= limit as f64).then(|| {
-        format!("the tenant's quota is used up: {used:.1} of {limit} minutes of output were made today (UTC)")
-    }))
+    Ok((used >= limit as f64)
+        .then(|| format!("the tenant's quota is used up: {used:.1} of {limit} minutes of output were made today (UTC)")))
 }

@@ -139,9 +139,7 @@ pub async fn bury(tools: &Tools, job: &JobId, failure: Failure) -> Result<(), Pa
     match tools.accepted(job).await {
         Ok(accepted) => fail(tools, &accepted, failure).await,
         // A job that was never accepted has no result to write; whoever waits for it is told.
-        Err(PartError::Poison(_)) => {
-            Ok(tools.tell(job, NOBODY, Fact::JobFailed { failure, usage: Usage::default() }).await?)
-        }
+        Err(PartError::Poison(_)) => Ok(tools.tell(job, NOBODY, Fact::JobFailed { failure, usage: Usage::default() }).await?),
         Err(e) => Err(e),
     }
 }

@@ -14,8 +14,8 @@ use crate::sandbox::InputSource;
 use crate::sandbox::protocol::{RemuxTask, Report, Task};
 use crate::store::key::Key;
 use crate::store::{Concatenated, Store, digest};
-use sha2::{Digest, Sha256};
 use crate::usage::{Usage, metered};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -136,7 +136,8 @@ pub(in crate::coordinator) fn has_credentials(tenants: &Tenants, operator: Optio
 fn local(peer: Option<Peer>, headers: &HeaderMap) -> Result<Caller, Problem> {
     let is_own = |text: &str| {
         let host = text.rsplit_once("://").map_or(text, |(_, host)| host);
-        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
+        let name =
+            host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
         matches!(name, "localhost" | "127.0.0.1" | "[::1]")
     };
     let is_near = peer.is_some_and(|Peer(address)| address.ip().to_canonical().is_loopback());

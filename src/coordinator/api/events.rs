@@ -83,7 +83,8 @@ async fn follow(api: Api, caller: Caller, job: JobId, after: u64) -> Result<Resp
         ends_at: Instant::now() + LONGEST,
         _permit: permit,
     };
-    let events = stream::unfold(reader, |mut reader| async { reader.next().await.map(|sent| (Ok::<_, Infallible>(sent), reader)) });
+    let events =
+        stream::unfold(reader, |mut reader| async { reader.next().await.map(|sent| (Ok::<_, Infallible>(sent), reader)) });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
 

@@ -18,7 +18,8 @@ impl Query {
         let mut parameters = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(text.unwrap_or_default().as_bytes()) {
             if !known.contains(&name.as_ref()) {
-                let known = if known.is_empty() { "there are none here".into() } else { format!("known are {}", known.join(", ")) };
+                let known =
+                    if known.is_empty() { "there are none here".into() } else { format!("known are {}", known.join(", ")) };
                 return Err(Problem::parameter(&name, format!("is not known; {known}")));
             }
             if parameters.insert(name.to_string(), value.to_string()).is_some() {

@@ -11,8 +11,8 @@ mod purge;
 mod replay;
 mod submit;
 
-pub use cancel::{Canceled, cancel};
 pub use crate::tenant::Frozen;
+pub use cancel::{Canceled, cancel};
 pub use freeze::{freeze, frozen, unfreeze};
 pub use list::{ListQuery, MOST_JOBS, Page, list};
 pub use look::{Detail, EventPage, MOST_EVENTS, detail, events};

@@ -7,12 +7,12 @@ use super::{Found, OpError, Scope, find};
 use crate::coordinator::Fleet;
 use crate::event::{State, rfc3339};
 use crate::job::JobId;
+use crate::part::REPORT_PATH;
 use crate::part::accepted::Accepted;
 use crate::part::finish::JobResult;
-use crate::part::REPORT_PATH;
 use crate::plan::marker::Marker;
-use crate::store::{Store, StoreError};
 use crate::store::key::Key;
+use crate::store::{Store, StoreError};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -106,12 +106,7 @@ async fn delete(fleet: &Fleet, job: &JobId, found: &Found, report: &mut PurgeRep
         delete_one(work, &Key::index(&found.tenant, accepted.accepted_ms, job), report).await?;
     }
     // The job's own folder goes last, and in it the state: until then the purge can be repeated.
-    for folder in [
-        Key::events(job),
-        Key::cursors(job),
-        Key::exhausted_folder(&found.tenant, job),
-        Key::job_folder(job),
-    ] {
+    for folder in [Key::events(job), Key::cursors(job), Key::exhausted_folder(&found.tenant, job), Key::job_folder(job)] {
         for gone in work.delete_under(&folder).await? {
             report.gone("work", &gone.path, gone.bytes);
         }

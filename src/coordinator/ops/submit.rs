@@ -3,8 +3,8 @@
 use super::{OpError, Scope};
 use crate::coordinator::Fleet;
 use crate::job::{Claims, Job, JobError, JobId};
-use crate::part::accept::{self, FOREIGN_ID};
 use crate::part::PartError;
+use crate::part::accept::{self, FOREIGN_ID};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
