@@ -1,11 +1,13 @@
 //! Children that do as they are told, and a folder with a source that nobody looks into.
 
-use super::{Worker, WorkerSettings};
+use super::Worker;
+use super::settings::fixture::settings;
 use crate::broker::memory::{Bounds, MemoryBroker};
 use crate::broker::{Broker, Class, Consumer, Queue};
 use crate::event::{Event, Fact, State, Status};
 use crate::job::{Job, JobId, Lane};
-use crate::part::{Children, Settings, StopFuture, Tools};
+use crate::part::scratch::ScratchFolder;
+use crate::part::{Children, Mode, Settings, StopFuture, Tools};
 use crate::plan::Chunk;
 use crate::plan::marker::PartId;
 use crate::probe::{Clock, Colour, DynamicRange, Interlace, Keyframe, Probe, Scan, VideoStream};
@@ -246,7 +248,9 @@ impl Site {
             scratch_bytes: 1,
             cpu_s: 1,
         };
-        let settings = Settings { limits, scratch: at("scratch"), threads_per_slot: 1, ranges: false, window: 3 };
+        let scratch = ScratchFolder::unlimited(at("scratch"));
+        let mode = Mode::OneProcess;
+        let settings = Settings { mode, limits, scratch, threads_per_slot: 1, ranges: false, window: 3 };
         let broker = MemoryBroker::new(Bounds::default());
         let tools = Tools::new(Arc::new(broker.clone()), stores, children.clone(), settings);
         Process { tools, broker, events: Vec::new(), status: Status::default() }
@@ -265,13 +269,7 @@ pub fn id() -> JobId {
 
 impl Process {
     pub fn worker(&self) -> Worker {
-        let settings = WorkerSettings {
-            slots: 2,
-            attempts: 3,
-            first_delay: Duration::from_millis(1),
-            longest_delay: Duration::from_millis(4),
-        };
-        Worker::new(self.tools.clone(), settings)
+        Worker::new(self.tools.clone(), settings())
     }
 
     /// Submits the job and works until it has ended, and then until nothing is left to do.
