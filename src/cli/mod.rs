@@ -11,6 +11,14 @@ mod table;
 mod transcode;
 mod view;
 
+/// The end of every command's help: the house's exit codes, and what they mean here.
+macro_rules! exit_codes {
+    ($meaning:literal) => {
+        concat!("Exit codes: ", $meaning, "; 130 interrupted; 143 terminated.")
+    };
+}
+use exit_codes;
+
 use clap::{Parser, Subcommand};
 use exit::{Exit, Failed};
 use std::path::Path;
