@@ -5,7 +5,7 @@
 //!
 //! | floor | what | modules |
 //! | --- | --- | --- |
-//! | F0 | facts: no tokio, no clock, no I/O | `job`, `probe`, `plan`, `reconcile`, `event`, `sandbox::protocol` |
+//! | F0 | facts: no tokio, no clock, no I/O | `job`, `probe`, `plan`, `reconcile`, `event`, `usage`, `sandbox::protocol` |
 //! | F1 | edges; they never import each other | `broker`, `store`, `sandbox`, `media`, `shutdown` |
 //! | F2 | stages | `part`, `package` |
 //! | F3 | roles | `worker` |
@@ -18,6 +18,7 @@ pub mod job;
 pub mod plan;
 pub mod probe;
 pub mod reconcile;
+pub mod usage;
 
 pub mod broker;
 pub mod media;

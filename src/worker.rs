@@ -258,7 +258,7 @@ fn order(delivery: &Delivery) -> Result<Order, String> {
         Queue::Jobs(_) => Ok(Order::Submit(delivery.body.clone())),
         Queue::Dead => serde_json::from_slice(&delivery.body).map(|l| Order::Bury(Box::new(l))).map_err(|e| e.to_string()),
         Queue::Work(..) => serde_json::from_slice(&delivery.body).map(Order::Part).map_err(|e| e.to_string()),
-        Queue::Events(_) => Err("a worker does not consume events".into()),
+        Queue::Events(_) | Queue::Callbacks(_) => Err("a worker consumes neither events nor callbacks".into()),
     }
 }
 

@@ -196,11 +196,11 @@ impl Session<'_> {
             }
             // The speed of a run that did a part of the work only would mean nothing.
             Ended::Job(Fact::JobCompleted { .. }) => self.report(is_fresh.then_some(took)).await,
-            Ended::Job(Fact::JobFailed { failure }) => {
+            Ended::Job(Fact::JobFailed { failure, .. }) => {
                 let name = &self.accepted.job.input.uri;
                 Err(Exit::from(failure.cause).because(format!("{name}: {}", failure.message)))
             }
-            Ended::Job(Fact::JobRejected { path, reason }) => Err(Exit::Settings.because(format!("{path}: {reason}"))),
+            Ended::Job(Fact::JobRejected { path, reason, .. }) => Err(Exit::Settings.because(format!("{path}: {reason}"))),
             Ended::Job(_) => Err(Exit::Internal.because("the job was canceled")),
         }
     }

@@ -117,7 +117,7 @@ pub async fn submit(tools: &Tools, document: &[u8]) -> Result<(), PartError> {
 async fn refuse(tools: &Tools, job: &Job, error: JobError) -> Result<(), PartError> {
     let Some(id) = &job.id else { return Err(PartError::Poison(error.to_string())) };
     tracing::info!(job = %id, path = error.path, reason = error.reason, "job rejected");
-    let fact = Fact::JobRejected { path: error.path, reason: error.reason };
+    let fact = Fact::JobRejected { path: error.path, reason: error.reason, requested_id: None };
     Ok(tools.tell(id, &job.tenant, fact).await?)
 }
 

@@ -8,6 +8,7 @@ use crate::event::{Fact, Failure};
 use crate::job::JobId;
 use crate::plan::marker::{Marker, Object, PartId};
 use crate::store::key::Key;
+use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 
 /// `result.json`: how a job ended.
@@ -73,9 +74,9 @@ async fn end(tools: &Tools, accepted: &Accepted, wanted: JobResult) -> Result<()
 /// Publishes the terminal event that goes with a result.
 pub(super) async fn tell(tools: &Tools, accepted: &Accepted, result: JobResult) -> Result<(), PartError> {
     let fact = match result {
-        JobResult::Completed { .. } => Fact::JobCompleted { report: REPORT_PATH.into() },
-        JobResult::Failed { failure } => Fact::JobFailed { failure },
-        JobResult::Canceled => Fact::JobCanceled,
+        JobResult::Completed { .. } => Fact::JobCompleted { report: REPORT_PATH.into(), usage: Usage::default() },
+        JobResult::Failed { failure } => Fact::JobFailed { failure, usage: Usage::default() },
+        JobResult::Canceled => Fact::JobCanceled { usage: Usage::default() },
     };
     Ok(tools.tell(&accepted.id, &accepted.job.tenant, fact).await?)
 }
@@ -97,7 +98,7 @@ pub async fn bury(tools: &Tools, job: &JobId, failure: Failure) -> Result<(), Pa
     match tools.accepted(job).await {
         Ok(accepted) => fail(tools, &accepted, failure).await,
         // A job that was never accepted has no result to write; whoever waits for it is told.
-        Err(PartError::Poison(_)) => Ok(tools.tell(job, "unknown", Fact::JobFailed { failure }).await?),
+        Err(PartError::Poison(_)) => Ok(tools.tell(job, "unknown", Fact::JobFailed { failure, usage: Usage::default() }).await?),
         Err(e) => Err(e),
     }
 }

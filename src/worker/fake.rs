@@ -310,7 +310,7 @@ impl Process {
     pub fn depth(&self) -> usize {
         let lane = Lane::Normal;
         let queues = [Queue::Jobs(lane), Queue::Work(Class::Cpu, lane), Queue::Dead];
-        queues.into_iter().map(|queue| self.broker.depth(queue)).sum()
+        queues.into_iter().map(|queue| self.broker.unsettled(queue)).sum()
     }
 
     pub fn facts(&self) -> Vec<&Fact> {

@@ -9,6 +9,7 @@ use crate::part::resume::{self, Found};
 use crate::plan::marker::{Marker, PartId};
 use crate::shutdown;
 use crate::store::key::Key;
+use crate::usage::Usage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -47,7 +48,7 @@ async fn a_job_runs_every_part_once_and_tells_it_in_order() {
         &Fact::StageCompleted { stage: Stage::Encode },
         &Fact::StageStarted { stage: Stage::Package, parts: 1, frames: 0, media_s: 0.0 },
         &Fact::StageCompleted { stage: Stage::Package },
-        &Fact::JobCompleted { report: "report.json".into() },
+        &Fact::JobCompleted { report: "report.json".into(), usage: Usage::default() },
     ];
     let mut seen = Vec::new();
     // Two ends of a chain may both find the stage complete and tell it.
@@ -210,7 +211,7 @@ async fn a_wrong_job_is_rejected_and_a_message_of_no_sense_is_not_worked_on() {
     assert_eq!(process.facts().into_iter().filter(rejected).count(), 1);
     assert_eq!((children.ran().len(), process.depth()), (0, 0));
     // Whoever waits for the unknown job is told that it failed.
-    assert_eq!(process.broker.depth(Queue::events_of("ghost")), 1);
+    assert_eq!(process.broker.unsettled(Queue::events_of("ghost")), 1);
 }
 
 #[tokio::test]
