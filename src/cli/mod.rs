@@ -68,7 +68,9 @@ pub fn run() -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
         Err(failed) => {
-            eprintln!("narrows: {}", failed.message);
+            if !failed.message.is_empty() {
+                eprintln!("narrows: {}", failed.message);
+            }
             failed.exit.into()
         }
     }

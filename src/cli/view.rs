@@ -85,10 +85,15 @@ impl View {
 
     /// Clears the view; how long it stood.
     pub fn finish(self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
         if let Shape::Bar(bar) = &self.shape {
             bar.finish_and_clear();
         }
-        self.started.elapsed()
     }
 }
 
