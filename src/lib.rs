@@ -5,7 +5,7 @@
 //!
 //! | floor | what | modules |
 //! | --- | --- | --- |
-//! | F0 | facts: no tokio, no clock, no I/O | `job`, `probe`, `plan`, `reconcile`, `event`, `usage`, `sandbox::protocol` |
+//! | F0 | facts: no tokio, no clock, no I/O | `address`, `job`, `tenant`, `probe`, `plan`, `reconcile`, `event`, `usage`, `sandbox::protocol` |
 //! | F1 | edges; they never import each other | `broker`, `store`, `sandbox`, `media`, `shutdown` |
 //! | F2 | stages | `part`, `package` |
 //! | F3 | roles | `worker` |
@@ -13,11 +13,13 @@
 //!
 //! The architecture page is `src/README.md`.
 
+pub mod address;
 pub mod event;
 pub mod job;
 pub mod plan;
 pub mod probe;
 pub mod reconcile;
+pub mod tenant;
 pub mod usage;
 
 pub mod broker;
