@@ -60,7 +60,9 @@ pub struct Projection {
     pub tenant: String,
     /// Of the last recorded event; 0 before the first.
     pub sequence: u64,
-    /// When the last fact was told that changed something, milliseconds since 1970.
+    /// When the first recorded fact was told, milliseconds since 1970: a job's place in lists.
+    pub first_ms: u64,
+    /// When the last fact was told that changed something.
     pub updated_ms: u64,
     pub status: Status,
     /// The last step of progress that was told.
@@ -87,7 +89,7 @@ impl Projection {
     /// Nothing has been told yet.
     pub fn new(job: JobId, tenant: String) -> Self {
         let (status, seen) = (Status::default(), Seen::default());
-        Self { version: VERSION, job, tenant, sequence: 0, updated_ms: 0, status, told_percent: 0, seen }
+        Self { version: VERSION, job, tenant, sequence: 0, first_ms: 0, updated_ms: 0, status, told_percent: 0, seen }
     }
 
     pub fn is_terminal(&self) -> bool {
@@ -162,6 +164,9 @@ impl Projection {
     fn record(&mut self, event: &Event, percent: Option<u32>) -> Recorded {
         self.sequence += 1;
         self.updated_ms = event.at_ms;
+        if self.sequence == 1 {
+            self.first_ms = event.at_ms;
+        }
         let (kind, id, data) = match percent {
             Some(percent) => (PROGRESS, format!("{}/{PROGRESS}/{percent}", self.job), self.progress_data(percent)),
             None => (event.fact.kind(), event.id.clone(), data(&event.fact)),
@@ -209,6 +214,9 @@ impl Projection {
         self.sequence = recorded.sequence;
         self.told_percent = self.told_percent.max(recorded.status.percent / PROGRESS_STEP * PROGRESS_STEP);
         self.updated_ms = rfc3339::parse(&recorded.at).unwrap_or(self.updated_ms);
+        if self.sequence == 1 {
+            self.first_ms = self.updated_ms;
+        }
         if let Some(fact) = recorded.fact() {
             self.seen.admit(&fact);
         }

@@ -1,5 +1,7 @@
 //! Keys are a type: the path of an object, its content type and how long it may be cached.
 
+mod fleet;
+
 use crate::job::JobId;
 use crate::plan::marker::PartId;
 
