@@ -2,8 +2,10 @@
 
 mod finding;
 mod machine;
+mod services;
 
 use super::exit::{Exit, Failed};
+use super::fleet;
 use super::presets::write_out;
 use super::rows::plain;
 use super::{configure, exit_codes, runtime};
@@ -50,9 +52,46 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
     report.end()
 }
 
-/// Looks at everything, one line each, the cheapest first.
+/// Looks at everything, one line each: this machine first, then the servers.
 async fn examine(config: &Config, report: &mut Report) -> Result<(), Failed> {
     for finding in machine::library_findings() {
+        report.take(finding)?;
+    }
+    children(config, report).await?;
+    report.take(machine::scratch_finding(&config.worker.scratch(), config.worker.slots()))?;
+    let broker = match fleet::broker(config).await {
+        Ok(broker) => Some(broker),
+        Err(error) => {
+            report.take(Finding::wrong("broker", error.to_string(), services::broker_fix(&error)))?;
+            None
+        }
+    };
+    if let Some(broker) = broker {
+        report.take(Finding::ok("broker", broker.server()))?;
+        for finding in services::topology(&broker).await {
+            report.take(finding)?;
+        }
+    }
+    let stores = fleet::stores(config)?;
+    for finding in services::stores(&stores).await {
+        report.take(finding)?;
+    }
+    report.take(services::clock(stores.work()).await)
+}
+
+/// The jail and the encoders in it.
+async fn children(config: &Config, report: &mut Report) -> Result<(), Failed> {
+    let bench = match Bench::new(Sandbox::from(&config.sandbox), config.limits.clone(), &std::env::temp_dir()) {
+        Ok(bench) => bench,
+        Err(error) => {
+            let found = format!("no folder for a child could be made in {}: {error}", std::env::temp_dir().display());
+            return report.take(Finding::wrong("jail", found, "let this user write there, or set TMPDIR"));
+        }
+    };
+    let (jail, probe) = bench.jail().await;
+    report.take(jail)?;
+    let Some(probe) = probe else { return Ok(()) };
+    for finding in bench.encoders(&probe).await {
         report.take(finding)?;
     }
     Ok(())

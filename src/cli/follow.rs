@@ -1,10 +1,10 @@
 //! Follows one job of a fleet to its end: recorded events in their order, live progress in between.
 
 use super::exit::{Exit, Failed};
-use super::fleet::Fleet;
 use super::status;
 use super::view::{REFRESH_EVERY, View};
 use crate::broker::{Subscription, Topic};
+use crate::coordinator::Fleet;
 use crate::event::{Event, Recorded, State, Status};
 use crate::job::JobId;
 use crate::store::key::Key;

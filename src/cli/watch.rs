@@ -1,12 +1,14 @@
 //! `narrows watch`: one job of a fleet, live.
 
 use super::exit::{Exit, Failed};
-use super::fleet::{self, Fleet, Settings};
+use super::fleet::{self, Settings};
 use super::follow::{Audience, LEFT, ending, follow};
 use super::presets::write_out;
 use super::status;
 use super::view::View;
 use super::{exit_codes, words};
+use crate::coordinator::Fleet;
+use crate::coordinator::ops::{self, Scope};
 use crate::event::Recorded;
 use crate::job::JobId;
 use std::collections::BTreeMap;
@@ -40,11 +42,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
-    fleet::run(&args.settings, LEFT, async |fleet: Fleet| {
-        fleet.known(&args.id).await?;
+    fleet::run(&args.settings, LEFT, async |fleet| {
+        ops::detail(&fleet, Scope::All, &args.id).await?;
         let last = watch(&fleet, &[&args.id], args.json).await?;
         if !args.json {
-            write_out(&status::text_of(&last))?;
+            write_out(&status::text(&last.job, &last.tenant, &last.status, None))?;
         }
         ending(&last.job, &last.status)
     })
