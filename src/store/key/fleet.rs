@@ -119,7 +119,7 @@ mod tests {
         for (key, path) in [
             (Key::status(&job()), "jobs/talk-1/status.json"),
             (Key::open("acme", &job()), "open/acme/talk-1"),
-            (Key::index("acme", 1_700_000_000_000, &job()), "index/acme/fffffe7431990fff.talk-1"),
+            (Key::index("acme", 1_700_000_000_000, &job()), "index/acme/fffffe74301a97ff.talk-1"),
             (Key::event(&job(), 7), "events/talk-1/00000007.json"),
             (Key::usage("acme", "2023-11-14", &job()), "usage/acme/2023-11-14/talk-1.json"),
             (Key::cursor(&job(), "00ff"), "callbacks/talk-1/00ff.json"),
