@@ -123,10 +123,6 @@ impl Shared {
     }
 
     fn push(&self, queue: Queue, message: Message) -> Result<(), BrokerError> {
-        let bytes = message.body.len();
-        if bytes > MAX_BODY_BYTES {
-            return Err(BrokerError::TooLarge { queue: queue.to_string(), bytes });
-        }
         let limit = self.bounds.queue_messages;
         {
             let mut queues = self.lock();
@@ -213,16 +209,17 @@ impl Shared {
         if queue == Queue::Dead {
             return Ok(());
         }
-        let body = String::from_utf8_lossy(&message.body).into_owned();
-        let letter = DeadLetter { queue: queue.to_string(), reason, attempt: message.attempt, body };
-        let body = serde_json::to_vec(&letter).expect("a dead letter is plain data");
-        self.push(Queue::Dead, Message::new(body))
+        let letter = DeadLetter::new(&queue.to_string(), reason, message.attempt, &message.body);
+        self.push(Queue::Dead, Message::new(letter.to_body()))
     }
 }
 
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn publish(&self, queue: Queue, body: Vec<u8>) -> Result<(), BrokerError> {
+        if body.len() > MAX_BODY_BYTES {
+            return Err(BrokerError::TooLarge { queue: queue.to_string(), bytes: body.len() });
+        }
         self.shared.push(queue, Message::new(body))
     }
 
@@ -392,4 +389,46 @@ impl Drop for Held {
             let _ = self.shared.give_back(self.queue, message);
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract::{self, Limits, Maker};
+    use super::*;
+
+    struct Memory;
+
+    #[async_trait]
+    impl Maker for Memory {
+        async fn make(&self, limits: Limits) -> Arc<dyn Broker> {
+            let queue_messages = limits.queue_messages as usize;
+            let bounds = Bounds { queue_messages, deliveries: limits.deliveries, topic_messages: self.topic_messages() };
+            Arc::new(MemoryBroker::new(bounds))
+        }
+
+        fn quiet(&self) -> Duration {
+            Duration::from_millis(20)
+        }
+
+        fn delay(&self) -> Duration {
+            Duration::from_millis(30)
+        }
+
+        fn topic_messages(&self) -> usize {
+            8
+        }
+    }
+
+    macro_rules! as_tests {
+        ($($case:ident,)*) => {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    contract::$case(&Memory).await;
+                }
+            )*
+        };
+    }
+
+    contract::every_case!(as_tests);
 }
