@@ -101,10 +101,10 @@ pub(super) fn run(args: Args) -> Result<Exit, Failed> {
     };
     let places = Places { folder: &folder, source_uri: &job.input.uri, source, output_uri: &job.output.uri };
     let stores = local::stores(&places).map_err(|e| Exit::Internal.because(e))?;
-    let identity = accept::identify(&stores, &job.input.uri).map_err(|e| Exit::Misuse.because(e))?;
+    let runtime = runtime()?;
+    let identity = runtime.block_on(accept::identify(&stores, &job)).map_err(|e| Exit::Misuse.because(e))?;
     let accepted = Accepted::new(job, identity).map_err(|e| Exit::Settings.because(e))?;
     let tools = local::tools(&config, stores, &folder.scratch, args.ranges);
-    let runtime = runtime()?;
     let ended = runtime.block_on(Session { config: &config, tools, accepted: &accepted, quiet: args.json }.run());
     // Whatever is still open is dropped, which ends its child.
     runtime.shutdown_background();
@@ -213,7 +213,7 @@ impl Session<'_> {
 
     /// The report as it is to be printed.
     async fn report(&self, took: Option<Duration>) -> Result<String, Failed> {
-        let output = self.tools.stores.output(&self.accepted.job.output.uri).map_err(|e| Exit::Internal.because(e))?;
+        let output = self.tools.output(&self.accepted).map_err(|e| Exit::Internal.because(e))?;
         let key = Key::output(crate::part::REPORT_PATH).map_err(|e| Exit::Internal.because(e))?;
         let body = output.get(&key).await.map_err(|e| Exit::Internal.because(e))?;
         if self.quiet {

@@ -6,7 +6,7 @@ use crate::job::{Job, JobError, JobId};
 use crate::plan::marker::PartId;
 use crate::plan::preset::Preset;
 use crate::store::key::Key;
-use crate::store::{StoreError, Stores};
+use crate::store::{SourceIdentity, StoreError, Stores};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -26,15 +26,6 @@ pub struct Accepted {
     /// The preset with the job's changes.
     pub preset: Preset,
     pub source: SourceIdentity,
-}
-
-/// What tells one state of a source from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SourceIdentity {
-    pub bytes: u64,
-    /// Milliseconds since 1970.
-    pub modified_ms: i64,
 }
 
 /// The job's preset with the job's changes.
@@ -57,14 +48,14 @@ impl Accepted {
         let preset = preset(&job)?;
         let id = match &job.id {
             Some(id) => id.clone(),
-            None => derive(&job, &preset, source),
+            None => derive(&job, &preset, &source),
         };
         let job = Job { id: Some(id.clone()), ..job };
         Ok(Self { id, job, preset, source })
     }
 }
 
-fn derive(job: &Job, preset: &Preset, source: SourceIdentity) -> JobId {
+fn derive(job: &Job, preset: &Preset, source: &SourceIdentity) -> JobId {
     let content = serde_json::to_vec(&(job, preset, source)).expect("a job is plain data");
     let digits = hex::encode(Sha256::digest(content));
     JobId::try_from(digits[..DERIVED_ID_DIGITS].to_string()).expect("hexadecimal digits are a job id")
@@ -74,9 +65,8 @@ fn derive(job: &Job, preset: &Preset, source: SourceIdentity) -> JobId {
 ///
 /// # Errors
 /// It cannot be reached.
-pub fn identify(stores: &Stores, uri: &str) -> Result<SourceIdentity, StoreError> {
-    let file = stores.source_file(uri)?;
-    Ok(SourceIdentity { bytes: file.bytes, modified_ms: file.modified_ms })
+pub async fn identify(stores: &Stores, job: &Job) -> Result<SourceIdentity, StoreError> {
+    stores.source(&job.tenant, &job.input.uri)?.identity().await
 }
 
 /// Takes a submission: writes `job.json`, tells that it is accepted, asks for its first part. Submitted again, the same
@@ -86,7 +76,7 @@ pub fn identify(stores: &Stores, uri: &str) -> Result<SourceIdentity, StoreError
 /// What cannot be told to anybody by its job id is [`PartError::Poison`].
 pub async fn submit(tools: &Tools, document: &[u8]) -> Result<(), PartError> {
     let job = Job::parse(document).map_err(|e| PartError::Poison(e.to_string()))?;
-    let source = match identify(&tools.stores, &job.input.uri) {
+    let source = match identify(&tools.stores, &job).await {
         Ok(source) => source,
         Err(e) if e.is_temporary() => return Err(e.into()),
         Err(e) => return refuse(tools, &job, JobError { path: "input.uri".into(), reason: e.to_string() }).await,
@@ -125,7 +115,9 @@ async fn refuse(tools: &Tools, job: &Job, error: JobError) -> Result<(), PartErr
 mod tests {
     use super::*;
 
-    const SOURCE: SourceIdentity = SourceIdentity { bytes: 5, modified_ms: 7 };
+    fn source() -> SourceIdentity {
+        SourceIdentity { bytes: 5, modified_ms: 7, etag: None }
+    }
 
     fn job(more: &str) -> Job {
         Job::parse(format!(r#"{{"input":{{"uri":"a.mp4"}},"output":{{"uri":"out"}}{more}}}"#).as_bytes()).unwrap()
@@ -134,20 +126,21 @@ mod tests {
     #[test]
     fn the_same_job_has_the_same_id_and_another_job_another() {
         let id = |more: &str, source| Accepted::new(job(more), source).unwrap().id;
-        let first = id("", SOURCE);
-        assert_eq!(first, id(r#","lane":"normal""#, SOURCE));
-        let accepted = Accepted::new(job(""), SOURCE).unwrap();
-        assert_eq!(Accepted::new(accepted.job.clone(), SOURCE), Ok(accepted), "submitted with its id it is the same");
+        let first = id("", source());
+        assert_eq!(first, id(r#","lane":"normal""#, source()));
+        let accepted = Accepted::new(job(""), source()).unwrap();
+        assert_eq!(Accepted::new(accepted.job.clone(), source()), Ok(accepted), "submitted with its id it is the same");
         assert_eq!(first.as_str().len(), DERIVED_ID_DIGITS);
-        assert_ne!(first, id("", SourceIdentity { bytes: 6, ..SOURCE }));
-        assert_ne!(first, id("", SourceIdentity { modified_ms: 8, ..SOURCE }));
-        assert_ne!(first, id(r#","set":{"packaging.segment_s":6}"#, SOURCE));
-        assert_eq!(id(r#","id":"mine""#, SOURCE).as_str(), "mine");
+        assert_ne!(first, id("", SourceIdentity { bytes: 6, ..source() }));
+        assert_ne!(first, id("", SourceIdentity { modified_ms: 8, ..source() }));
+        assert_ne!(first, id("", SourceIdentity { etag: Some("\"a\"".into()), ..source() }));
+        assert_ne!(first, id(r#","set":{"packaging.segment_s":6}"#, source()));
+        assert_eq!(id(r#","id":"mine""#, source()).as_str(), "mine");
     }
 
     #[test]
     fn a_wrong_preset_is_named_by_the_field_of_the_job() {
-        let path = |more: &str| Accepted::new(job(more), SOURCE).unwrap_err().path;
+        let path = |more: &str| Accepted::new(job(more), source()).unwrap_err().path;
         assert_eq!(path(r#","preset":"h266""#), "preset");
         assert_eq!(path(r#","set":{"packaging.segments":6}"#), "set.packaging.segments");
     }

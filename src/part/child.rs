@@ -115,13 +115,19 @@ impl Drop for Scratch {
 /// The source of a job, as its configuration says it is to be read.
 pub(super) async fn source(tools: &Tools, accepted: &Accepted) -> Result<InputSource, PartError> {
     let uri = &accepted.job.input.uri;
-    if super::accept::identify(&tools.stores, uri)? != accepted.source {
-        return Err(PartError::reject(Cause::Media, format!("{uri}: changed while it was being worked on")));
+    let source = tools.stores.source(&accepted.job.tenant, uri)?;
+    // What was opened is compared, not what lies there under the same name.
+    let (identity, input) = match source.file()? {
+        Some(local) if !tools.settings.ranges => (local.identity(), InputSource::File(local.file)),
+        _ => {
+            let ranges = source.ranges().await?;
+            (ranges.identity().clone(), InputSource::Ranges(Arc::new(ranges)))
+        }
+    };
+    if identity != accepted.source {
+        return Err(PartError::reject(Cause::Media, format!("{}: changed while it was being worked on", source.name())));
     }
-    if tools.settings.ranges {
-        return Ok(InputSource::Ranges(Arc::new(tools.stores.source_ranges(uri).await?)));
-    }
-    Ok(InputSource::File(tools.stores.source_file(uri)?.file))
+    Ok(input)
 }
 
 /// Runs one task of a part. The permit is given back when the child has ended.

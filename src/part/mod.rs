@@ -27,7 +27,7 @@ use crate::probe::Probe;
 use crate::sandbox::protocol::Limits;
 use crate::shutdown::Stop;
 use crate::store::key::Key;
-use crate::store::{StoreError, Stores};
+use crate::store::{Store, StoreError, Stores};
 use accept::Accepted;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -125,6 +125,14 @@ impl Planned {
 impl Tools {
     pub fn new(broker: Arc<dyn Broker>, stores: Stores, children: Arc<dyn Children>, settings: Settings) -> Self {
         Self { broker, stores, children, settings: Arc::new(settings), planned: Arc::default() }
+    }
+
+    /// Where the job's customer wants the result.
+    ///
+    /// # Errors
+    /// No configured store answers to its output URI.
+    pub fn output(&self, accepted: &Accepted) -> Result<Store, StoreError> {
+        self.stores.output(&accepted.job.tenant, &accepted.job.output.uri)
     }
 
     /// Publishes a fact, confirmed.

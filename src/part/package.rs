@@ -30,7 +30,7 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
     let started = Instant::now();
     let markers = next::markers(tools, planned).await?;
     let title = package::join(&planned.plan, &markers).map_err(|e| seam(&e))?;
-    let output = tools.stores.output(&planned.accepted.job.output.uri)?;
+    let output = tools.output(&planned.accepted)?;
     let place = MediaPlace::of(tools, planned)?;
     let mut used = Used::default();
     let mut objects = Vec::new();

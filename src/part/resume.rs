@@ -79,7 +79,7 @@ async fn stands(tools: &Tools, planned: &Planned, marker: &Marker) -> Result<boo
 }
 
 async fn all_there(tools: &Tools, accepted: &Accepted, objects: &[Object]) -> Result<bool, PartError> {
-    let output = tools.stores.output(&accepted.job.output.uri)?;
+    let output = tools.output(accepted)?;
     for object in objects {
         let key = Key::output(&object.path).map_err(|e| PartError::Crash(e.to_string()))?;
         if output.size(&key).await? != Some(object.bytes) {

@@ -26,7 +26,7 @@ impl MediaPlace {
     pub fn of(tools: &Tools, planned: &Planned) -> Result<Self, PartError> {
         let packaging = &planned.plan.packaging;
         if packaging.hls || packaging.dash {
-            let store = tools.stores.output(&planned.accepted.job.output.uri)?;
+            let store = tools.output(&planned.accepted)?;
             return Ok(Self { store, intermediate: false });
         }
         Ok(Self { store: tools.stores.work().clone(), intermediate: true })

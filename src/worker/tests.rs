@@ -19,7 +19,7 @@ async fn accepted(process: &Process) -> Accepted {
 }
 
 async fn report(process: &Process) -> JobReport {
-    let output = process.tools.stores.output("out").unwrap();
+    let output = process.tools.stores.output("local", "out").unwrap();
     output.get_json(&Key::output("report.json").unwrap()).await.unwrap().unwrap()
 }
 

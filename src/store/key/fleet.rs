@@ -104,6 +104,16 @@ impl Key {
     pub fn frozen(tenant: &str) -> Self {
         Self::of_fleet(format!("tenants/{tenant}/frozen.json"))
     }
+
+    /// An object that is written and deleted to see whether that works.
+    pub fn trial(name: &str) -> Self {
+        Self::of_fleet(format!("narrows-trial/{name}"))
+    }
+
+    /// An object that is written and deleted to see whether that works.
+    pub fn trial(name: &str) -> Self {
+        Self::of_fleet(format!("narrows-trial/{name}"))
+    }
 }
 
 #[cfg(test)]
