@@ -115,13 +115,16 @@ impl Worker {
             return settle(delivery, Settlement::Retry(DUPLICATE_WAIT)).await;
         }
         let (stopper, stop) = shutdown::channel();
-        let (tools, number) = (self.tools.clone(), delivery.attempt);
+        let (tools, number, user) = (self.tools.clone(), delivery.attempt, delivery.user.clone());
+        let redelivered = delivery.redelivered;
         let task = self.running.spawn(async move {
             match order {
-                Order::Submit(document) => accept::submit(&tools, &document).await,
+                Order::Submit(document) => {
+                    accept::submit(&tools, accept::Submission { document: &document, user: user.as_deref() }).await
+                }
                 Order::Bury(letter) => bury(&tools, &letter).await,
                 Order::Part(message) => {
-                    let attempt = Attempt { part: message.part, number, permit, stop };
+                    let attempt = Attempt::new(message.part, number, redelivered, permit, stop);
                     crate::part::run(&tools, &message, attempt).await
                 }
             }
@@ -198,6 +201,7 @@ impl Worker {
                 let of_job = |open: &&Open| open.part.as_ref().is_some_and(|p| p.job == job);
                 self.open.values().filter(of_job).for_each(|open| open.stopper.stop());
             }
+            Ok(Control::Drain { .. }) => {}
             Err(error) => tracing::warn!(%error, "a control message that does not parse"),
         }
     }

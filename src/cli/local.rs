@@ -4,7 +4,8 @@ use super::exit::{Exit, Failed};
 use super::folder::WorkFolder;
 use crate::broker::memory::{Bounds, MemoryBroker};
 use crate::config::Config;
-use crate::part::{JailedChildren, Settings, Tools};
+use crate::part::scratch::ScratchFolder;
+use crate::part::{JailedChildren, Mode, Settings, Tools};
 use crate::sandbox::Sandbox;
 use crate::store::{LocalFile, Store, StoreError, Stores};
 use crate::worker::{Worker, WorkerSettings};
@@ -42,8 +43,9 @@ pub(super) fn stores(places: &Places<'_>) -> Result<Stores, StoreError> {
 /// What the parts of this run work with.
 pub(super) fn tools(config: &Config, stores: Stores, scratch: &Path, ranges: bool) -> Tools {
     let settings = Settings {
+        mode: Mode::OneProcess,
         limits: config.limits.clone(),
-        scratch: scratch.to_path_buf(),
+        scratch: ScratchFolder::unlimited(scratch.to_path_buf()),
         threads_per_slot: config.worker.threads_per_slot,
         ranges,
         window: config.worker.window,

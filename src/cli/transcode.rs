@@ -10,7 +10,8 @@ use crate::broker::{Consumer, Delivery, Queue, Subscription, Topic};
 use crate::config::Config;
 use crate::event::{Event, Fact, Status};
 use crate::job::{Input, Job, JobId, Lane, OnDamage, Output};
-use crate::part::accept::{self, Accepted};
+use crate::part::accept;
+use crate::part::accepted::{self, Accepted};
 use crate::part::report::JobReport;
 use crate::part::resume::{self, Found};
 use crate::part::{PartError, Tools};
@@ -90,7 +91,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failed> {
     }
     let job = args.job()?;
     // Before anything is made: a wrong preset leaves no folder behind.
-    accept::preset(&job).map_err(|e| Exit::Settings.because(e))?;
+    accepted::preset(&job).map_err(|e| Exit::Settings.because(e))?;
     let source = local::source(Path::new(&job.input.uri))?;
     let folder = WorkFolder::open(Path::new(&job.output.uri), args.work.as_deref())?;
     let job = Job {
@@ -131,6 +132,9 @@ impl Args {
                 Some(Damaged::Salvage) => OnDamage::Salvage,
                 Some(Damaged::Fail) | None => OnDamage::Fail,
             },
+            callbacks: Vec::new(),
+            extend: None,
+            metadata: BTreeMap::new(),
         })
     }
 }

@@ -54,9 +54,18 @@ enum SourcePlace {
     /// The path was given on the command line.
     File(PathBuf),
     /// A path under a folder of the configuration.
-    Below { root: PathBuf, path: String },
-    Object { store: Store, path: String },
-    Web { web: Web, url: Url },
+    Below {
+        root: PathBuf,
+        path: String,
+    },
+    Object {
+        store: Store,
+        path: String,
+    },
+    Web {
+        web: Web,
+        url: Url,
+    },
 }
 
 impl Named {
@@ -118,7 +127,8 @@ impl Stores {
         let (Some(Place::Bucket { store, .. }) | Some(Place::Folder { store, .. })) = place else {
             return Err(SettingError::new("work.store", format!("the store '{work}' cannot be written to")));
         };
-        Ok(Self { named: Arc::new(named), ..Self::new(store.clone()) })
+        let work = Self::new(store.clone());
+        Ok(Self { named: Arc::new(named), ..work })
     }
 
     /// Lets jobs write to `uri`.

@@ -28,6 +28,29 @@ pub(super) struct Proofs {
     pub etag_is_md5: bool,
 }
 
+/// Trying from the beginning, until waiting would not help.
+struct Again {
+    tries: u32,
+    wait: Duration,
+}
+
+impl Again {
+    fn new() -> Self {
+        Self { tries: 1, wait: FIRST_WAIT }
+    }
+
+    /// Waits, unless this was the last try.
+    async fn after(&mut self, error: &StoreError) -> bool {
+        if !error.is_temporary() || self.tries >= WRITE_TRIES {
+            return false;
+        }
+        tracing::debug!(%error, tries = self.tries, "write begun again");
+        tokio::time::sleep(self.wait.mul_f64(rand::random_range(0.5..1.0))).await;
+        (self.tries, self.wait) = (self.tries + 1, self.wait * 2);
+        true
+    }
+}
+
 /// What was sent.
 struct Sent {
     bytes: u64,
@@ -43,7 +66,13 @@ impl Store {
     /// After three tries; the object is then absent, or whole from an earlier time.
     pub async fn put(&self, key: &Key, body: Vec<u8>) -> Result<(), StoreError> {
         let body = Buffer::from(body);
-        self.again(async || self.put_once(key, body.clone()).await).await
+        let mut again = Again::new();
+        loop {
+            match self.put_once(key, body.clone()).await {
+                Err(e) if again.after(&e).await => {}
+                result => return result,
+            }
+        }
     }
 
     /// Writes a JSON document.
@@ -60,19 +89,10 @@ impl Store {
     /// # Errors
     /// As [`Store::put`]; also when the file cannot be read.
     pub async fn put_file(&self, key: &Key, file: &Path) -> Result<(), StoreError> {
-        self.again(async || self.put_file_once(key, file).await).await
-    }
-
-    /// Tries from the beginning until it works or waiting would not help.
-    async fn again(&self, once: impl AsyncFn() -> Result<(), StoreError>) -> Result<(), StoreError> {
-        let (mut tries, mut wait) = (1, FIRST_WAIT);
+        let mut again = Again::new();
         loop {
-            match once().await {
-                Err(e) if e.is_temporary() && tries < WRITE_TRIES => {
-                    tracing::debug!(store = &*self.name, error = %e, tries, "write begun again");
-                    tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
-                    (tries, wait) = (tries + 1, wait * 2);
-                }
+            match self.put_file_once(key, file).await {
+                Err(e) if again.after(&e).await => {}
                 result => return result,
             }
         }

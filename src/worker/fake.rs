@@ -5,7 +5,8 @@ use crate::broker::memory::{Bounds, MemoryBroker};
 use crate::broker::{Broker, Class, Consumer, Queue};
 use crate::event::{Event, Fact, State, Status};
 use crate::job::{Job, JobId, Lane};
-use crate::part::{Children, Settings, StopFuture, Tools};
+use crate::part::scratch::ScratchFolder;
+use crate::part::{Children, Mode, Settings, StopFuture, Tools};
 use crate::plan::Chunk;
 use crate::plan::marker::PartId;
 use crate::probe::{Clock, Colour, DynamicRange, Interlace, Keyframe, Probe, Scan, VideoStream};
@@ -246,7 +247,9 @@ impl Site {
             scratch_bytes: 1,
             cpu_s: 1,
         };
-        let settings = Settings { limits, scratch: at("scratch"), threads_per_slot: 1, ranges: false, window: 3 };
+        let scratch = ScratchFolder::unlimited(at("scratch"));
+        let mode = Mode::OneProcess;
+        let settings = Settings { mode, limits, scratch, threads_per_slot: 1, ranges: false, window: 3 };
         let broker = MemoryBroker::new(Bounds::default());
         let tools = Tools::new(Arc::new(broker.clone()), stores, children.clone(), settings);
         Process { tools, broker, events: Vec::new(), status: Status::default() }

@@ -3,7 +3,7 @@ use crate::broker::{Broker, Class, Queue};
 use crate::event::{Cause, Fact, Stage, State};
 use crate::job::Lane;
 use crate::part::PartMessage;
-use crate::part::accept::Accepted;
+use crate::part::accepted::Accepted;
 use crate::part::report::JobReport;
 use crate::part::resume::{self, Found};
 use crate::plan::marker::{Marker, PartId};

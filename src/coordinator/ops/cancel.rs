@@ -1,13 +1,12 @@
 //! Ending a job before it is done.
 
 use super::{OpError, Scope, find};
-use crate::broker::{Queue, Topic};
+use crate::broker::Topic;
 use crate::coordinator::{Fleet, now_ms};
-use crate::event::{Event, Fact, State};
+use crate::event::{Fact, State};
 use crate::job::JobId;
 use crate::part::finish::Control;
 use crate::store::key::Key;
-use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 
 /// What became of the request to cancel.
@@ -43,7 +42,7 @@ pub async fn cancel(fleet: &Fleet, scope: Scope<'_>, job: &JobId) -> Result<Canc
     // First what workers look at before they begin, then the fact, then the word to those that are at it.
     let at_ms = now_ms();
     fleet.stores.work().put_json(&Key::cancel(job), &CancelNote { at_ms }).await?;
-    let usage = measure(fleet, accepted).await?;
+    let usage = fleet.measure(accepted).await?;
     fleet.tell(job, &found.tenant, at_ms, Fact::JobCanceled { usage }).await?;
     let body = serde_json::to_vec(&Control::Stop { job: job.clone() }).expect("a control message is plain data");
     fleet.broker.broadcast(Topic::Control, body).await?;

@@ -5,18 +5,10 @@ use crate::coordinator::{Fleet, now_ms};
 use crate::event::{Fact, tenant_stream};
 use crate::job::JobError;
 use crate::store::key::Key;
-use serde::{Deserialize, Serialize};
+use crate::tenant::Frozen;
 
 /// Longest reason, bytes: it is sent to the tenant.
 const MAX_REASON_BYTES: usize = 512;
-
-/// `frozen.json`: the tenant may start nothing new. What runs goes on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frozen {
-    pub reason: String,
-    /// Milliseconds since 1970.
-    pub since_ms: u64,
-}
 
 /// Is the tenant frozen?
 ///
@@ -68,5 +60,5 @@ pub async fn unfreeze(fleet: &Fleet, tenant: &str) -> Result<bool, OpError> {
 }
 
 fn known(fleet: &Fleet, tenant: &str) -> Result<(), OpError> {
-    if fleet.tenants.is_known(tenant) { Ok(()) } else { Err(OpError::NoTenant(tenant.into())) }
+    if fleet.tenants.get(tenant).is_some() { Ok(()) } else { Err(OpError::NoTenant(tenant.into())) }
 }

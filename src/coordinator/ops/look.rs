@@ -57,8 +57,7 @@ pub async fn events(fleet: &Fleet, scope: Scope<'_>, job: &JobId, after: u64, li
         let event = fleet.stores.work().get_json::<Recorded>(&Key::event(job, sequence)).await?;
         event.ok_or_else(|| StoreError::Missing(Key::event(job, sequence).path().into()))
     };
-    let events: Vec<Recorded> =
-        stream::iter((after + 1..=until).map(read)).buffered(READS_AT_ONCE).try_collect().await?;
+    let events: Vec<Recorded> = stream::iter((after + 1..=until).map(read)).buffered(READS_AT_ONCE).try_collect().await?;
     let next_after = after.max(until);
     Ok(EventPage { events, next_after, complete: is_terminal && next_after >= last })
 }

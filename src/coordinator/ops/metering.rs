@@ -63,8 +63,14 @@ pub async fn usage(fleet: &Fleet, tenant: &str, from: &str, to: &str) -> Result<
     if count > MOST_DAYS {
         return Err(OpError::invalid("to", format!("{count} days; at most {MOST_DAYS} are summed at once")));
     }
-    let mut report =
-        UsageReport { tenant: tenant.into(), from: from.into(), to: to.into(), jobs: 0, total: Usage::default(), days: Vec::new() };
+    let mut report = UsageReport {
+        tenant: tenant.into(),
+        from: from.into(),
+        to: to.into(),
+        jobs: 0,
+        total: Usage::default(),
+        days: Vec::new(),
+    };
     for n in 0..count {
         let day = rfc3339::day(first + n * DAY_MS);
         let summed = sum_day(fleet, tenant, &day).await?;

@@ -11,10 +11,11 @@ mod purge;
 mod replay;
 mod submit;
 
+pub use crate::tenant::Frozen;
 pub use cancel::{Canceled, cancel};
-pub use freeze::{Frozen, freeze, frozen, unfreeze};
-pub use list::{ListQuery, Page, list};
-pub use look::{Detail, EventPage, detail, events};
+pub use freeze::{freeze, frozen, unfreeze};
+pub use list::{ListQuery, MOST_JOBS, Page, list};
+pub use look::{Detail, EventPage, MOST_EVENTS, detail, events};
 pub use metering::{MOST_DAYS, UsageDay, UsageRecord, UsageReport, usage};
 pub use purge::{PurgeReport, purge, purge_tenant};
 pub use replay::{Replayed, replay};
@@ -25,7 +26,7 @@ use crate::broker::BrokerError;
 use crate::event::Projection;
 use crate::job::{JobError, JobId};
 use crate::part::PartError;
-use crate::part::accept::Accepted;
+use crate::part::accepted::Accepted;
 use crate::store::StoreError;
 use crate::store::key::Key;
 
@@ -57,6 +58,9 @@ pub enum OpError {
     /// A field of the request is wrong.
     #[error("{0}")]
     Invalid(JobError),
+    /// The id is another job's.
+    #[error("{0}")]
+    Taken(JobError),
     /// The job's state does not allow it.
     #[error("{0}")]
     Conflict(String),

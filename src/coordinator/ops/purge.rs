@@ -7,12 +7,12 @@ use super::{Found, OpError, Scope, find};
 use crate::coordinator::Fleet;
 use crate::event::{State, rfc3339};
 use crate::job::JobId;
-use crate::part::accept::Accepted;
-use crate::part::finish::JobResult;
 use crate::part::REPORT_PATH;
+use crate::part::accepted::Accepted;
+use crate::part::finish::JobResult;
 use crate::plan::marker::Marker;
-use crate::store::StoreError;
 use crate::store::key::Key;
+use crate::store::{Store, StoreError};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -99,17 +99,14 @@ async fn delete(fleet: &Fleet, job: &JobId, found: &Found, report: &mut PurgeRep
         {
             report.kept.push(Key::usage(&found.tenant, &rfc3339::day(ended_ms), job).path().to_string());
         }
-        for key in [Key::open(&found.tenant, job), Key::index(&found.tenant, projection.first_ms, job)] {
-            delete_one(work, "work", &key, report).await?;
-        }
+        delete_one(work, &Key::index(&found.tenant, projection.first_ms, job), report).await?;
+    }
+    delete_one(work, &Key::open(&found.tenant, job), report).await?;
+    if let Some(accepted) = &found.accepted {
+        delete_one(work, &Key::index(&found.tenant, accepted.accepted_ms, job), report).await?;
     }
     // The job's own folder goes last, and in it the state: until then the purge can be repeated.
-    for folder in [
-        Key::events(job),
-        Key::cursors(job),
-        Key::exhausted_folder(&found.tenant, job),
-        Key::job_folder(job),
-    ] {
+    for folder in [Key::events(job), Key::cursors(job), Key::exhausted_folder(&found.tenant, job), Key::job_folder(job)] {
         for gone in work.delete_under(&folder).await? {
             report.gone("work", &gone.path, gone.bytes);
         }
@@ -134,7 +131,7 @@ async fn delete_output(fleet: &Fleet, accepted: &Accepted, report: &mut PurgeRep
             Err(e) => return Err(e.into()),
         }
     }
-    let output = match fleet.output_of(accepted) {
+    let output = match fleet.stores.output(&accepted.job.tenant, &accepted.job.output.uri) {
         Ok(output) => output,
         Err(e) => {
             report.skipped.push(format!("{id}: its output cannot be reached: {e}"));
@@ -161,10 +158,10 @@ async fn delete_output(fleet: &Fleet, accepted: &Accepted, report: &mut PurgeRep
     Ok(())
 }
 
-async fn delete_one(store: &crate::store::Store, place: &str, key: &Key, report: &mut PurgeReport) -> Result<(), StoreError> {
+async fn delete_one(store: &Store, key: &Key, report: &mut PurgeReport) -> Result<(), StoreError> {
     if let Some(bytes) = store.size(key).await? {
         store.delete(key).await?;
-        report.gone(place, key.path(), bytes);
+        report.gone("work", key.path(), bytes);
     }
     Ok(())
 }

@@ -109,11 +109,6 @@ impl Key {
     pub fn trial(name: &str) -> Self {
         Self::of_fleet(format!("narrows-trial/{name}"))
     }
-
-    /// An object that is written and deleted to see whether that works.
-    pub fn trial(name: &str) -> Self {
-        Self::of_fleet(format!("narrows-trial/{name}"))
-    }
 }
 
 #[cfg(test)]
