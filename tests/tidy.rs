@@ -32,10 +32,11 @@ const IMPURE: [&str; 12] = [
     "std::io::stdin",
 ];
 /// A crate, and the only place that may name it.
-const ISLANDS: [(&str, &str); 4] = [
+const ISLANDS: [(&str, &str); 5] = [
     ("ffmpeg_next", "src/media/"),
     ("ffmpeg_sys_next", "src/media/"),
-    ("lapin", "src/broker/rabbit.rs"),
+    ("lapin", "src/broker/rabbit"),
+    ("async_rs", "src/broker/rabbit"),
     ("opendal", "src/store/"),
 ];
 /// Where memory may be handled by hand.

@@ -2,9 +2,7 @@
 //!
 //! The memory's run as unit tests below; those of a real RabbitMQ in `tests/broker.rs`, which includes this file.
 
-use super::{
-    Broker, BrokerError, Class, Consumer, DeadLetter, Delivery, Lane, MAX_BODY_BYTES, Queue, Subscription, Topic,
-};
+use super::{Broker, BrokerError, Class, Consumer, DeadLetter, Delivery, Lane, MAX_BODY_BYTES, Queue, Subscription, Topic};
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -371,9 +369,7 @@ pub async fn an_intake_takes_from_the_first_queue_that_holds_a_message(maker: &d
     publish(&*broker, WORK, &["part", "another"]).await;
     publish(&*broker, JOBS, &["job"]).await;
     let mut intake = broker.intake().await.unwrap();
-    for (queues, expected) in
-        [([JOBS, WORK], (JOBS, "job")), ([JOBS, WORK], (WORK, "part")), ([WORK, JOBS], (WORK, "another"))]
-    {
+    for (queues, expected) in [([JOBS, WORK], (JOBS, "job")), ([JOBS, WORK], (WORK, "part")), ([WORK, JOBS], (WORK, "another"))] {
         let delivery = soon(intake.take(&queues)).await.unwrap();
         assert_eq!((delivery.queue, text(&delivery)), expected);
         delivery.ack().await.unwrap();

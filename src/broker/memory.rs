@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
@@ -235,6 +234,9 @@ impl Broker for MemoryBroker {
     }
 
     async fn broadcast(&self, topic: Topic, body: Vec<u8>) -> Result<(), BrokerError> {
+        if body.len() > MAX_BODY_BYTES {
+            return Err(BrokerError::TooLarge { queue: format!("{topic:?}"), bytes: body.len() });
+        }
         // An error only says that nobody listens.
         let _ = self.shared.topic(topic).send(body);
         Ok(())
@@ -395,6 +397,7 @@ impl Drop for Held {
 mod tests {
     use super::super::contract::{self, Limits, Maker};
     use super::*;
+    use std::time::Duration;
 
     struct Memory;
 

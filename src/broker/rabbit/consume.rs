@@ -7,7 +7,9 @@ use super::topology::exchange_of;
 use crate::broker::{BrokerError, Consumer, Delivery, Queue, Subscription, Topic};
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt};
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use std::sync::Arc;
 use std::time::Duration;
@@ -198,7 +200,8 @@ async fn listen(source: &Source, topic: Topic) -> Result<(Arc<Live>, lapin::Chan
     let (name, exchange) = (queue.name().clone(), exchange_of(topic).into());
     let bound = channel.queue_bind(name.clone(), exchange, "".into(), QueueBindOptions::default(), FieldTable::default());
     bound.await.map_err(fault)?;
-    let consumer = channel.basic_consume(name, "".into(), BasicConsumeOptions::default(), FieldTable::default()).await.map_err(fault)?;
+    let consumer =
+        channel.basic_consume(name, "".into(), BasicConsumeOptions::default(), FieldTable::default()).await.map_err(fault)?;
     Ok((live, channel, consumer))
 }
 

@@ -119,8 +119,7 @@ impl Held {
         let attempt = self.origin.attempt + 1;
         let Route { exchange, key } = self.office.topology.put_off(self.queue, after);
         let user = self.origin.user.as_deref();
-        let again =
-            Outgoing { exchange: &exchange, key: &key, body: &self.body, kind: None, attempt, user, must_arrive: true };
+        let again = Outgoing { exchange: &exchange, key: &key, body: &self.body, kind: None, attempt, user, must_arrive: true };
         // First there, then no longer here: between the two it is twice, never lost.
         self.office.publisher.publish(&again).await?;
         self.ack().await
@@ -264,7 +263,11 @@ mod tests {
     #[test]
     fn what_the_server_dead_letters_is_told_as_any_dead_letter() {
         let death = |queue: &str, reason: &str| {
-            AMQPValue::FieldTable(table(&[("queue", long(queue)), ("reason", long(reason)), ("count", AMQPValue::LongLongInt(1))]))
+            AMQPValue::FieldTable(table(&[
+                ("queue", long(queue)),
+                ("reason", long(reason)),
+                ("count", AMQPValue::LongLongInt(1)),
+            ]))
         };
         let deaths = vec![death("narrows.work.cpu.low", "delivery_limit"), death("narrows.retry.5", "expired")];
         let headers = table(&[("x-death", AMQPValue::FieldArray(deaths.into()))]);

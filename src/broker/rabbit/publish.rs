@@ -140,7 +140,9 @@ impl Publisher {
         self.keep(Idle { number: live.number, channel });
         match confirmed {
             Confirmation::Ack(None) | Confirmation::NotRequested => Ok(()),
-            Confirmation::Ack(Some(returned)) => Err(Failed::Returned(format!("{} {}", returned.reply_code, returned.reply_text))),
+            Confirmation::Ack(Some(returned)) => {
+                Err(Failed::Returned(format!("{} {}", returned.reply_code, returned.reply_text)))
+            }
             Confirmation::Nack(_) => Err(Failed::Refused),
         }
     }
@@ -210,10 +212,8 @@ fn properties(message: &Outgoing<'_>, own: Option<&str>) -> BasicProperties {
         headers.insert(USER_HEADER.into(), AMQPValue::LongString(user.into()));
     }
     let mode = if message.must_arrive { PERSISTENT } else { TRANSIENT };
-    let mut properties = BasicProperties::default()
-        .with_content_type("application/json".into())
-        .with_delivery_mode(mode)
-        .with_headers(headers);
+    let mut properties =
+        BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(mode).with_headers(headers);
     if let Some(kind) = message.kind {
         properties = properties.with_type(kind.into());
     }

@@ -3,7 +3,7 @@
 //! The library keeps a connection's server properties to itself, and it waits for ever for a server that accepts a
 //! connection and then says nothing. Both are settled here, below it.
 
-use async_rs::traits::{Executor, Reactor};
+use async_rs::traits::Reactor;
 use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
 use futures::io::{AsyncRead, AsyncWrite};
