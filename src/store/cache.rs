@@ -7,7 +7,7 @@
 //! left, is `kept`.
 
 use opendal::Buffer;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,8 +38,9 @@ struct Inner {
     recent: BTreeMap<u64, BlockId>,
     /// By the time of last use.
     kept: BTreeMap<u64, BlockId>,
-    gone: VecDeque<BlockId>,
-    was_here: HashSet<BlockId>,
+    /// Names of blocks that have left `recent`, by the time they left.
+    gone: BTreeMap<u64, BlockId>,
+    left_at: HashMap<BlockId, u64>,
     clock: u64,
 }
 
@@ -102,8 +103,8 @@ impl Inner {
         }
         self.clock += 1;
         let at = self.clock;
-        if self.was_here.remove(&id) {
-            self.gone.retain(|gone| gone != &id);
+        if let Some(left_at) = self.left_at.remove(&id) {
+            self.gone.remove(&left_at);
             self.keep(id, Block { content, at, kept: true, reader, shared: true });
         } else {
             self.recent.insert(at, id.clone());
@@ -130,13 +131,12 @@ impl Inner {
     }
 
     fn remember(&mut self, id: BlockId) {
-        if self.gone.len() >= REMEMBERED {
-            if let Some(oldest) = self.gone.pop_front() {
-                self.was_here.remove(&oldest);
-            }
-        }
-        if self.was_here.insert(id.clone()) {
-            self.gone.push_back(id);
+        self.clock += 1;
+        self.gone.insert(self.clock, id.clone());
+        self.left_at.insert(id, self.clock);
+        while self.gone.len() > REMEMBERED {
+            let Some((_, id)) = self.gone.pop_first() else { break };
+            self.left_at.remove(&id);
         }
     }
 }
@@ -191,6 +191,6 @@ mod tests {
         let inner = cache.inner.lock().unwrap();
         assert_eq!(inner.blocks.len(), inner.recent.len() + inner.kept.len());
         assert!(inner.recent.len() <= RECENT_BLOCKS && inner.kept.len() <= KEPT_BLOCKS);
-        assert!(inner.gone.len() == inner.was_here.len() && inner.gone.len() <= REMEMBERED);
+        assert!(inner.gone.len() == inner.left_at.len() && inner.gone.len() <= REMEMBERED);
     }
 }

@@ -137,7 +137,7 @@ impl Store {
 
     /// The same store with a layer around everything it does: faults, in tests.
     #[cfg(test)]
-    pub(crate) fn layered(self, layer: impl opendal::Layer + Clone) -> Self {
+    pub(crate) fn layered(self, layer: impl opendal::raw::Layer + Clone) -> Self {
         let operator = self.operator.layer(layer.clone());
         Self { operator, writing: self.writing.layer(layer), ..self }
     }
