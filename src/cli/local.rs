@@ -8,6 +8,7 @@ use crate::part::scratch::ScratchFolder;
 use crate::part::{JailedChildren, Mode, Settings, Tools};
 use crate::sandbox::Sandbox;
 use crate::store::{LocalFile, Store, StoreError, Stores};
+use crate::worker::lanes::LaneWeights;
 use crate::worker::{Worker, WorkerSettings};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,7 +60,12 @@ pub(super) fn worker(config: &Config, tools: Tools) -> Worker {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let settings = WorkerSettings {
         slots: if config.worker.slots == 0 { cores() } else { config.worker.slots },
+        name: "local".into(),
+        lanes: LaneWeights { high: 1, normal: 1, low: 1 },
         attempts: config.retry.attempts,
+        outage_attempts: config.retry.outage_attempts,
+        part_deadline: Duration::from_secs(config.worker.part_deadline_s),
+        grace: Duration::ZERO,
         first_delay: Duration::from_millis(config.retry.first_delay_ms),
         longest_delay: Duration::from_millis(config.retry.longest_delay_ms),
     };

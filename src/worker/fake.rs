@@ -1,6 +1,7 @@
 //! Children that do as they are told, and a folder with a source that nobody looks into.
 
-use super::{Worker, WorkerSettings};
+use super::Worker;
+use super::settings::fixture::settings;
 use crate::broker::memory::{Bounds, MemoryBroker};
 use crate::broker::{Broker, Class, Consumer, Queue};
 use crate::event::{Event, Fact, State, Status};
@@ -268,13 +269,7 @@ pub fn id() -> JobId {
 
 impl Process {
     pub fn worker(&self) -> Worker {
-        let settings = WorkerSettings {
-            slots: 2,
-            attempts: 3,
-            first_delay: Duration::from_millis(1),
-            longest_delay: Duration::from_millis(4),
-        };
-        Worker::new(self.tools.clone(), settings)
+        Worker::new(self.tools.clone(), settings())
     }
 
     /// Submits the job and works until it has ended, and then until nothing is left to do.
