@@ -58,7 +58,7 @@ async fn examine(config: &Config, report: &mut Report) -> Result<(), Failed> {
         report.take(finding)?;
     }
     children(config, report).await?;
-    report.take(machine::scratch_finding(&config.worker.scratch(), config.worker.slots()))?;
+    report.take(machine::scratch_finding(&std::env::temp_dir(), super::local::slots(config)))?;
     let broker = match fleet::broker(config).await {
         Ok(broker) => Some(broker),
         Err(error) => {
@@ -67,7 +67,6 @@ async fn examine(config: &Config, report: &mut Report) -> Result<(), Failed> {
         }
     };
     if let Some(broker) = broker {
-        report.take(Finding::ok("broker", broker.server()))?;
         for finding in services::topology(&broker).await {
             report.take(finding)?;
         }

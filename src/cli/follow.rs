@@ -39,36 +39,38 @@ impl Audience for View {
     }
 }
 
-/// One stream of recorded events, and where its reader stands.
-struct Stream {
-    job: JobId,
-    next: u64,
-}
-
 /// What is said when the wait is broken off.
 pub(super) const LEFT: &str = "no longer watched; the job goes on (narrows watch looks again, narrows cancel ends it)";
 
-/// Tells `audience` everything recorded under these ids from the beginning on, until one of them has ended; that last
-/// event. Dropped, it leaves the job as it is.
+/// Tells `audience` everything recorded of a job from the beginning on, until it has ended; that last event. Dropped, it
+/// leaves the job as it is. Of a job that is known to be accepted, a rejection is no end: it is of an earlier document that
+/// was mended since.
 ///
 /// # Errors
 /// A store or the broker failed.
-pub(super) async fn follow(fleet: &Fleet, ids: &[&JobId], audience: &mut dyn Audience) -> Result<Recorded, Failed> {
+pub(super) async fn follow(
+    fleet: &Fleet,
+    job: &JobId,
+    is_accepted: bool,
+    audience: &mut dyn Audience,
+) -> Result<Recorded, Failed> {
     let mut progress = fleet.broker.subscribe(Topic::Progress).await.map_err(|e| Exit::Internal.because(e))?;
-    let mut streams: Vec<Stream> = ids.iter().map(|id| Stream { job: (*id).clone(), next: 1 }).collect();
+    let mut next = 1;
     let (mut look, mut refresh) = (tokio::time::interval(LOOK_EVERY), tokio::time::interval(REFRESH_EVERY));
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = look.tick() => {
-                for stream in &mut streams {
-                    if let Some(last) = catch_up(fleet, stream, audience).await? {
-                        return Ok(last);
+                while let Some(event) = event(fleet, job, next).await? {
+                    next += 1;
+                    audience.recorded(&event)?;
+                    if event.is_last() && !(is_accepted && event.status.state == Some(State::Rejected)) {
+                        return Ok(event);
                     }
                 }
             }
             Some(event) = live(&mut *progress) => {
-                if ids.contains(&&event.job) {
+                if event.job == *job {
                     audience.told(&event);
                 }
             }
@@ -87,19 +89,10 @@ async fn live(progress: &mut dyn Subscription) -> Option<Event> {
     }
 }
 
-/// Everything that is there by now; the last event of the job, when it is among it. Numbers have no gaps: what is not
-/// there yet ends it.
-async fn catch_up(fleet: &Fleet, stream: &mut Stream, audience: &mut dyn Audience) -> Result<Option<Recorded>, Failed> {
-    loop {
-        let key = Key::event(&stream.job, stream.next);
-        let event = fleet.stores.work().get_json::<Recorded>(&key).await.map_err(|e| Exit::Internal.because(e))?;
-        let Some(event) = event else { return Ok(None) };
-        stream.next += 1;
-        audience.recorded(&event)?;
-        if event.is_last() {
-            return Ok(Some(event));
-        }
-    }
+/// The event of that number; none when it is not there yet. Numbers have no gaps.
+async fn event(fleet: &Fleet, job: &JobId, number: u64) -> Result<Option<Recorded>, Failed> {
+    let key = Key::event(job, number);
+    fleet.stores.work().get_json(&key).await.map_err(|e| Exit::Internal.because(e))
 }
 
 /// How a command ends that waited for a job.

@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
         };
         let inputs = vec![InputSource::File(file.file)];
         let sandbox = Sandbox::from(&config.sandbox);
-        Ok(sandbox.run(Task::Probe, inputs, config.limits.clone(), scratch.path(), &mut |_| {}, stop).await)
+        Ok::<_, Failed>(sandbox.run(Task::Probe, inputs, config.limits.clone(), scratch.path(), &mut |_| {}, stop).await)
     })?;
     let signal = signalled.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     match finished.outcome {

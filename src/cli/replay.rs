@@ -34,3 +34,15 @@ pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
 }
+
+pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
+    fleet::run(&args.settings, ORDERED, async |fleet| {
+        let replayed = ops::replay(&fleet, Scope::All, &args.id, args.from).await?;
+        if args.json {
+            let document = serde_json::to_string(&replayed).map_err(|e| Exit::Internal.because(e))?;
+            return write_out(&(document + "\n"));
+        }
+        let (from, to) = (replayed.from_sequence, replayed.to_sequence);
+        write_out(&format!("{}: events {from} to {to} go again to {} endpoints\n", args.id, replayed.endpoints.len()))
+    })
+}

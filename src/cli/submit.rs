@@ -3,13 +3,14 @@
 use super::exit::{Exit, Failed};
 use super::exit_codes;
 use super::fleet::{self, Settings};
-use super::follow::{LEFT, ending};
+use super::follow::{LEFT, ending, follow};
 use super::presets::write_out;
 use super::status;
-use super::watch::watch;
-use crate::coordinator::ops;
+use super::view::View;
+use crate::coordinator::ops::{self, Scope};
 use crate::job::{Job, MAX_DOCUMENT_BYTES};
-use crate::part::accept;
+use crate::part::accepted;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,37 @@ pub(super) struct Args {
     json: bool,
     #[command(flatten)]
     settings: Settings,
+}
+
+pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
+    let name = args.job.display();
+    let document = read(&args.job).map_err(|e| Exit::Misuse.because(format!("{name}: {e}")))?;
+    // Before anything is connected to: a document that is no job is told of at once, wherever it is written.
+    let parsed = Job::parse(&document).and_then(|job| accepted::preset(&job));
+    parsed.map_err(|e| Exit::Settings.because(format!("{name}: {e}")))?;
+    fleet::run(&args.settings, LEFT, async |fleet| {
+        let submitted = ops::submit(&fleet, Scope::All, &document, None).await?;
+        if !args.wait {
+            if args.json {
+                let text = serde_json::to_string(&submitted).map_err(|e| Exit::Internal.because(e))?;
+                return write_out(&(text + "\n"));
+            }
+            if !submitted.is_new {
+                eprintln!("{name}: was submitted before");
+            }
+            return write_out(&format!("{}\n", submitted.job));
+        }
+        let mut view = View::new(args.json, &BTreeMap::new());
+        let last = follow(&fleet, &submitted.job, true, &mut view).await?;
+        drop(view);
+        if args.json {
+            let text = serde_json::to_string(&last).map_err(|e| Exit::Internal.because(e))?;
+            write_out(&(text + "\n"))?;
+        } else {
+            write_out(&status::text(&last.job, &last.tenant, &last.status, None))?;
+        }
+        ending(&last.job, &last.status)
+    })
 }
 
 /// Reads a document of at most one byte more than a job may have: what is longer is told by the parser.

@@ -43,8 +43,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
     fleet::run(&args.settings, LEFT, async |fleet| {
-        ops::detail(&fleet, Scope::All, &args.id).await?;
-        let last = watch(&fleet, &[&args.id], args.json).await?;
+        let is_accepted = ops::detail(&fleet, Scope::All, &args.id).await?.request.is_some();
+        let last = watch(&fleet, &args.id, is_accepted, args.json).await?;
         if !args.json {
             write_out(&status::text(&last.job, &last.tenant, &last.status, None))?;
         }
@@ -53,12 +53,12 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
 }
 
 /// Shows a job to its end: as a bar or lines on stderr, or as lines of JSON on stdout.
-pub(super) async fn watch(fleet: &Fleet, ids: &[&JobId], json: bool) -> Result<Recorded, Failed> {
+async fn watch(fleet: &Fleet, job: &JobId, is_accepted: bool, json: bool) -> Result<Recorded, Failed> {
     if json {
-        return follow(fleet, ids, &mut Lines).await;
+        return follow(fleet, job, is_accepted, &mut Lines).await;
     }
     let mut view = View::new(false, &BTreeMap::new());
-    follow(fleet, ids, &mut view).await
+    follow(fleet, job, is_accepted, &mut view).await
 }
 
 /// Every recorded event as a line of JSON.
