@@ -229,7 +229,7 @@ async fn a_wrong_job_is_rejected_and_a_message_of_no_sense_is_not_worked_on() {
 async fn the_same_id_with_another_content_is_another_job_and_rejected() {
     let (site, children) = (Site::new(), FakeChildren::new(|_, _| Act::Work));
     site.start(&children).until_ended(&job("h264")).await;
-    let mut second = site.start(&children);
+    let second = site.start(&children);
     let other = Accepted { id: id(), ..Accepted::new(job("h265"), accepted(&second).await.source).unwrap() };
     assert_eq!(resume::look(&second.tools, &other).await, Ok(Found::Foreign));
     let document = serde_json::to_vec(&job("h265")).unwrap();
@@ -237,7 +237,7 @@ async fn the_same_id_with_another_content_is_another_job_and_rejected() {
     assert_eq!(event.job, rejected_stream(&document), "not told under the id of the other job");
     assert!(matches!(&event.fact, Fact::JobRejected { path, requested_id: Some(id), .. } if path == "id" && id == "talk"));
     std::fs::write(site.dir.path().join("talk.mp4"), b"other media").unwrap();
-    let mut third = site.start(&children);
+    let third = site.start(&children);
     let event = third.until_rejected(&serde_json::to_vec(&job("h264")).unwrap()).await;
     assert!(matches!(&event.fact, Fact::JobRejected { path, .. } if path == "id"));
     assert_eq!(resume::look(&third.tools, &accepted(&third).await).await, Ok(Found::Complete), "the first is as it was");
