@@ -12,8 +12,8 @@ use crate::part::accepted::Accepted;
 use crate::part::finish::JobResult;
 use crate::part::report::JobReport;
 use crate::part::scratch::{ScratchFolder, ScratchLimits};
-use crate::part::{Settings, Tools};
-use crate::plan::marker::PartId;
+use crate::part::{Attempt, Settings, Spent, Tools};
+use crate::plan::marker::{Marker, PartId};
 use crate::store::key::Key;
 use crate::tenant::{Frozen, NOBODY, SubmitRules, TenantSettings, Tenants};
 use std::collections::BTreeMap;
@@ -381,6 +381,41 @@ async fn copies_of_a_part_that_is_under_way_wait_for_it_and_are_settled_with_it(
     process.quiet().await;
     working.stop().await;
     assert!(children.ran().values().all(|times| *times == 1), "{:?}", children.ran());
+}
+
+/// Does one part outside of any worker, as its attempt number `number`, given out before.
+async fn alone(tools: Tools, part: PartId, number: u32) {
+    let (_stopper, stop) = shutdown::channel();
+    let attempt = Attempt { part, number, redelivered: true, permit: None, stop, spent: Spent::default() };
+    crate::part::run(&tools, &PartMessage { job: id(), part }, attempt).await.unwrap();
+}
+
+#[tokio::test]
+async fn work_that_somebody_else_did_meanwhile_is_billed_once() {
+    let site = Site::new();
+    let (slow, quick) = (holds(&[0]), works());
+    let process = site.start_fleet(&quick, local());
+    let tools = process.tools.clone();
+    let paused = Tools::new(tools.broker.clone(), tools.stores.clone(), slow.clone(), (*tools.settings).clone());
+    accept::submit(&tools, Submission { document: &document("talk", "local"), user: None }).await.unwrap();
+    alone(tools.clone(), PartId::Probe, 1).await;
+    let late = tokio::spawn(alone(paused, PartId::Encode(0), 1));
+    slow.hanging.notified().await;
+    alone(tools.clone(), PartId::Encode(0), 2).await;
+    alone(tools.clone(), PartId::Encode(0), 3).await;
+    assert_eq!(quick.ran()[&PartId::Encode(0)], 1, "what has its marker is not done again");
+    slow.go_on();
+    late.await.unwrap();
+    let marker: Marker = tools.stores.work().get_json(&Key::marker(&id(), PartId::Encode(0))).await.unwrap().unwrap();
+    assert_eq!(marker.attempt, 2, "the first marker stays");
+    let mut told = process.told().await;
+    let working = process.work(settings());
+    let event = told.find(|e| matches!(e.fact, Fact::JobCompleted { .. })).await;
+    process.quiet().await;
+    working.stop().await;
+    let usage = event.fact.usage().unwrap();
+    assert_eq!((usage.wasted_attempts, usage.wasted_cpu_s), (1, 0.01));
+    assert_eq!(usage.frames, super::fake::FRAMES as u64 * 2, "no frame is counted twice");
 }
 
 #[tokio::test]
