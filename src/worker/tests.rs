@@ -39,7 +39,17 @@ async fn a_job_runs_every_part_once_and_tells_it_in_order() {
     let media_s = FRAMES as f64 / 25.0;
     let parts = children.ran().len() as u64 - 1;
     let frames = FRAMES as u64 * 2;
-    let playable = |name: &str| Fact::RenditionCompleted { rendition: name.into(), playlist: format!("{name}/index.m3u8") };
+    let measured = |name: &str| {
+        stages.iter().find_map(|fact| match fact {
+            Fact::RenditionCompleted { rendition, media, .. } if rendition == name => media.clone(),
+            _ => None,
+        })
+    };
+    let playable = |name: &str| {
+        let media = measured(name);
+        assert_eq!(media.as_ref().and_then(|m| m.height).map(|lines| format!("{lines}p")).as_deref(), Some(name));
+        Fact::RenditionCompleted { rendition: name.into(), playlist: format!("{name}/index.m3u8"), media }
+    };
     let Some(Fact::JobCompleted { usage, .. }) = stages.last() else { panic!("it is the last event: {stages:?}") };
     let expected = [
         &Fact::JobAccepted,
@@ -54,7 +64,8 @@ async fn a_job_runs_every_part_once_and_tells_it_in_order() {
         &Fact::StageCompleted { stage: Stage::Package },
         &Fact::JobCompleted { report: "report.json".into(), usage: usage.clone() },
     ];
-    let line = |class: &str| UsageLine { codec: "h264".into(), class: class.into(), feature: String::new(), seconds: media_s * 2.0 };
+    let line =
+        |class: &str| UsageLine { codec: "h264".into(), class: class.into(), feature: String::new(), seconds: media_s * 2.0 };
     assert_eq!(usage.output, [line("sd")]);
     assert_eq!((usage.frames, usage.parts, usage.source_bytes), (frames, parts + 2, 5));
     assert_eq!((usage.wasted_attempts, usage.cpu_s), (0, (parts + 1) as f64 * 0.01));
