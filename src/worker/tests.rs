@@ -39,7 +39,17 @@ async fn a_job_runs_every_part_once_and_tells_it_in_order() {
     let media_s = FRAMES as f64 / 25.0;
     let parts = children.ran().len() as u64 - 1;
     let frames = FRAMES as u64 * 2;
-    let playable = |name: &str| Fact::RenditionCompleted { rendition: name.into(), playlist: format!("{name}/index.m3u8") };
+    let measured = |name: &str| {
+        stages.iter().find_map(|fact| match fact {
+            Fact::RenditionCompleted { rendition, media, .. } if rendition == name => media.clone(),
+            _ => None,
+        })
+    };
+    let playable = |name: &str| {
+        let media = measured(name);
+        assert_eq!(media.as_ref().and_then(|m| m.height).map(|lines| format!("{lines}p")).as_deref(), Some(name));
+        Fact::RenditionCompleted { rendition: name.into(), playlist: format!("{name}/index.m3u8"), media }
+    };
     let Some(Fact::JobCompleted { usage, .. }) = stages.last() else { panic!("it is the last event: {stages:?}") };
     let expected = [
         &Fact::JobAccepted,
