@@ -7,28 +7,32 @@ CARGO = cargo
 # Debian 12: FFmpeg's libraries, and clang for the bindings. The tests look at the outputs with other programs, too.
 BUILD_PACKAGES = gcc libc6-dev clang libclang-dev pkg-config \
 	libavcodec-dev libavformat-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev
-TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3
+TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3 rabbitmq-server
 PLAYERS = tests/playback
 NEXTEST_VERSION = 0.9.143
+GARAGE_VERSION = 2.5.0
 NARROWS = target/release/narrows
 DEMO_SOURCE = tests/media/bunny-1080p25-12s.mp4
 DEMO_OUT = demo-out
 BENCH_ARGS =
+STORM_ARGS =
 
-.PHONY: help setup packages players runner build demo test lint bench bench-scale exact-table clean
+.PHONY: help setup packages players runner garage build demo test storm lint bench bench-scale bench-fleet exact-table clean
 
 help:
-	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players'
+	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players, Garage'
 	@echo 'make build        the program, optimised: $(NARROWS)'
 	@echo 'make demo         set up, build, transcode the kept clip into $(DEMO_OUT)/'
 	@echo 'make test         set up, then format, lints and every test'
+	@echo 'make storm        1,000 small jobs on a fleet whose processes, broker and store fail all the time (about an hour)'
 	@echo 'make lint         format and lints only'
 	@echo 'make bench        speed, bits and quality against one ffmpeg command (about half an hour on two cores)'
 	@echo 'make bench-scale  ten-hour sources: time, bytes read and memory of a probe'
+	@echo 'make bench-fleet  what RabbitMQ and a bucket cost: parts a second, latency, memory, wall time against one process'
 	@echo 'make exact-table  CLIPS=folder: is every clip split frame-exactly? (a Markdown table)'
 	@echo 'make clean        remove everything that was built'
 
-setup: packages players runner
+setup: packages players runner garage
 
 packages:
 	@.ci/packages $(TEST_PACKAGES)
@@ -47,6 +51,10 @@ runner:
 	start=$$(date +%s); \
 	$(CARGO) install --quiet --locked cargo-nextest --version $(NEXTEST_VERSION) && \
 	echo "setup: cargo-nextest built in $$(($$(date +%s) - start)) s"
+
+# The S3 server of the tests.
+garage: packages
+	@CARGO=$(CARGO) .ci/garage $(GARAGE_VERSION)
 
 build:
 	@.ci/packages $(BUILD_PACKAGES)
@@ -74,11 +82,18 @@ test: setup
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) nextest run --locked
 
+# A run prints its seed; make storm STORM_ARGS="STORM_SEED=7 STORM_JOBS=200" chooses one, and a size.
+storm: setup
+	env STORM=full $(STORM_ARGS) $(CARGO) test --release --locked --test fleet storm:: -- --nocapture
+
 bench: build packages
 	python3 tests/tools/bench_speed.py --narrows $(NARROWS) $(BENCH_ARGS)
 
 bench-scale: build packages
 	python3 tests/tools/bench_scale.py --narrows $(NARROWS) $(BENCH_ARGS)
+
+bench-fleet: setup
+	$(CARGO) bench --locked --bench fleet -- $(BENCH_ARGS)
 
 exact-table: build packages
 	@[ -n "$(CLIPS)" ] || { echo 'exact-table: say which folder: make exact-table CLIPS=folder' >&2; exit 2; }

@@ -5,19 +5,22 @@
 //!
 //! | floor | what | modules |
 //! | --- | --- | --- |
-//! | F0 | facts: no tokio, no clock, no I/O | `job`, `probe`, `plan`, `reconcile`, `event`, `sandbox::protocol` |
+//! | F0 | facts: no tokio, no clock, no I/O | `address`, `job`, `tenant`, `probe`, `plan`, `reconcile`, `event`, `usage`, `sandbox::protocol` |
 //! | F1 | edges; they never import each other | `broker`, `store`, `sandbox`, `media`, `shutdown` |
-//! | F2 | stages | `part`, `package` |
-//! | F3 | roles | `worker` |
+//! | F2 | stages | `part`, `package`, `callback` |
+//! | F3 | roles | `worker`, `coordinator` |
 //! | F4 | the process | `main`, `cli`, `config`, `telemetry` |
 //!
 //! The architecture page is `src/README.md`.
 
+pub mod address;
 pub mod event;
 pub mod job;
 pub mod plan;
 pub mod probe;
 pub mod reconcile;
+pub mod tenant;
+pub mod usage;
 
 pub mod broker;
 pub mod media;
@@ -25,9 +28,11 @@ pub mod sandbox;
 pub mod shutdown;
 pub mod store;
 
+pub mod callback;
 pub mod package;
 pub mod part;
 
+pub mod coordinator;
 pub mod worker;
 
 pub mod cli;

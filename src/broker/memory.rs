@@ -1,12 +1,13 @@
 //! The whole broker in one process: bounded queues under one lock.
 
 use super::{
-    Broker, BrokerError, Consumer, DeadLetter, Delivery, MAX_BODY_BYTES, Queue, Settle, Settlement, Subscription, Topic,
+    Broker, BrokerError, Consumer, DeadLetter, Delivery, Intake, MAX_ATTEMPTS, MAX_BODY_BYTES, Parcel, Queue, Settle, Settlement,
+    Subscription, Topic,
 };
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 pub struct Bounds {
     /// Messages of one queue: waiting, out and put off together.
     pub queue_messages: usize,
-    /// Deliveries of one message before it is dead.
+    /// Deliveries of one message that nobody settles before it is dead.
     pub deliveries: u32,
     /// Messages a slow listener of a topic may fall behind.
     pub topic_messages: usize,
@@ -38,6 +39,8 @@ struct Shared {
     queues: Mutex<HashMap<Queue, State>>,
     /// Told whenever a message becomes ready, is put off, or is settled.
     changed: Notify,
+    /// Numbers consumers.
+    consumers: AtomicUsize,
     control: broadcast::Sender<Vec<u8>>,
     progress: broadcast::Sender<Vec<u8>>,
 }
@@ -49,6 +52,8 @@ struct State {
     later: BTreeMap<(Instant, u64), Message>,
     out: usize,
     numbered: u64,
+    /// Who consumes this queue, the longest first. Of a queue with a single consumer, the first one does.
+    consumers: VecDeque<u64>,
 }
 
 impl State {
@@ -70,20 +75,35 @@ impl State {
 
 struct Message {
     body: Vec<u8>,
-    /// Deliveries so far.
-    delivered: u32,
+    /// From 1, one more with each retry.
+    attempt: u32,
+    /// Deliveries of this attempt that came back unsettled.
+    returned: u32,
+}
+
+impl Message {
+    fn new(body: Vec<u8>) -> Self {
+        Self { body, attempt: 1, returned: 0 }
+    }
 }
 
 impl MemoryBroker {
     pub fn new(bounds: Bounds) -> Self {
         let (control, _) = broadcast::channel(bounds.topic_messages);
         let (progress, _) = broadcast::channel(bounds.topic_messages);
-        let shared = Shared { bounds, queues: Mutex::default(), changed: Notify::new(), control, progress };
+        let shared = Shared {
+            bounds,
+            queues: Mutex::default(),
+            changed: Notify::new(),
+            consumers: AtomicUsize::new(0),
+            control,
+            progress,
+        };
         Self { shared: Arc::new(shared) }
     }
 
     /// Messages in a queue: waiting, out and put off.
-    pub fn depth(&self, queue: Queue) -> usize {
+    pub fn unsettled(&self, queue: Queue) -> usize {
         self.shared.lock().get(&queue).map_or(0, State::len)
     }
 }
@@ -102,10 +122,6 @@ impl Shared {
     }
 
     fn push(&self, queue: Queue, message: Message) -> Result<(), BrokerError> {
-        let bytes = message.body.len();
-        if bytes > MAX_BODY_BYTES {
-            return Err(BrokerError::TooLarge { queue: queue.to_string(), bytes });
-        }
         let limit = self.bounds.queue_messages;
         {
             let mut queues = self.lock();
@@ -119,55 +135,108 @@ impl Shared {
         Ok(())
     }
 
+    /// Takes the next message of a queue, or says when to look again.
+    fn take(&self, queue: Queue, consumer: Option<u64>) -> Result<Message, Option<Instant>> {
+        let mut queues = self.lock();
+        let state = queues.entry(queue).or_default();
+        if consumer.is_some() && queue.has_single_consumer() && state.consumers.front() != consumer.as_ref() {
+            return Err(None);
+        }
+        let next = state.ripen(Instant::now());
+        let message = state.ready.pop_front().ok_or(next)?;
+        state.out += 1;
+        Ok(message)
+    }
+
     /// Takes back a message that was out.
-    fn settle(&self, queue: Queue, message: Message, settlement: Settlement) -> Result<(), BrokerError> {
-        let spent = message.delivered >= self.bounds.deliveries;
-        let dead = match settlement {
-            Settlement::Ack => None,
-            Settlement::Reject(reason) => Some((message, reason)),
-            Settlement::Retry(_) if spent => {
-                let reason = format!("delivered {} times, the most there may be", message.delivered);
-                Some((message, reason))
+    fn settle(&self, queue: Queue, mut message: Message, settlement: Settlement) -> Result<(), BrokerError> {
+        match settlement {
+            Settlement::Ack => {
+                self.end(queue);
+                Ok(())
+            }
+            Settlement::Reject(reason) => self.bury(queue, message, reason),
+            Settlement::Retry(_) if message.attempt >= MAX_ATTEMPTS => {
+                let reason = format!("put off {MAX_ATTEMPTS} times, the most there may be");
+                self.bury(queue, message, reason)
             }
             Settlement::Retry(after) => {
-                let mut queues = self.lock();
-                let state = queues.entry(queue).or_default();
-                state.out -= 1;
-                if after.is_zero() {
-                    state.ready.push_front(message);
-                } else {
-                    state.numbered += 1;
-                    let key = (Instant::now() + after, state.numbered);
-                    state.later.insert(key, message);
-                }
-                drop(queues);
-                self.changed.notify_waiters();
-                return Ok(());
+                message.attempt += 1;
+                message.returned = 0;
+                self.put_back(queue, |state| {
+                    if after.is_zero() {
+                        state.ready.push_back(message);
+                    } else {
+                        state.numbered += 1;
+                        state.later.insert((Instant::now() + after, state.numbered), message);
+                    }
+                });
+                Ok(())
             }
-        };
-        self.lock().entry(queue).or_default().out -= 1;
+        }
+    }
+
+    /// Takes back a message that nobody settled: it comes first, as it would have.
+    fn give_back(&self, queue: Queue, mut message: Message) -> Result<(), BrokerError> {
+        message.returned += 1;
+        if message.returned >= self.bounds.deliveries {
+            let reason = format!("delivered {} times and never settled", message.returned);
+            return self.bury(queue, message, reason);
+        }
+        self.put_back(queue, |state| state.ready.push_front(message));
+        Ok(())
+    }
+
+    fn put_back(&self, queue: Queue, put: impl FnOnce(&mut State)) {
+        {
+            let mut queues = self.lock();
+            let state = queues.entry(queue).or_default();
+            state.out -= 1;
+            put(state);
+        }
         self.changed.notify_waiters();
+    }
+
+    /// A message that was out is no more in this queue.
+    fn end(&self, queue: Queue) {
+        self.put_back(queue, |_| {});
+    }
+
+    fn bury(&self, queue: Queue, message: Message, reason: String) -> Result<(), BrokerError> {
+        self.end(queue);
         // A dead letter that cannot be worked on is dropped: there is no queue behind the last one.
-        let Some((message, reason)) = dead.filter(|_| queue != Queue::Dead) else { return Ok(()) };
-        let body = String::from_utf8_lossy(&message.body).into_owned();
-        let letter = DeadLetter { queue: queue.to_string(), reason, attempt: message.delivered, body };
-        let body = serde_json::to_vec(&letter).expect("a dead letter is plain data");
-        self.push(Queue::Dead, Message { body, delivered: 0 })
+        if queue == Queue::Dead {
+            return Ok(());
+        }
+        let letter = DeadLetter::new(&queue.to_string(), reason, message.attempt, &message.body);
+        self.push(Queue::Dead, Message::new(letter.to_body()))
     }
 }
 
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn publish(&self, queue: Queue, body: Vec<u8>) -> Result<(), BrokerError> {
-        self.shared.push(queue, Message { body, delivered: 0 })
+        if body.len() > MAX_BODY_BYTES {
+            return Err(BrokerError::TooLarge { queue: queue.to_string(), bytes: body.len() });
+        }
+        self.shared.push(queue, Message::new(body))
     }
 
     async fn consume(&self, queue: Queue, prefetch: usize) -> Result<Box<dyn Consumer>, BrokerError> {
         assert!(prefetch > 0, "a consumer that may take nothing would wait for ever");
-        Ok(Box::new(MemoryConsumer { shared: self.shared.clone(), queue, prefetch, out: Arc::default() }))
+        let number = self.shared.consumers.fetch_add(1, SeqCst) as u64;
+        self.shared.lock().entry(queue).or_default().consumers.push_back(number);
+        Ok(Box::new(MemoryConsumer { shared: self.shared.clone(), queue, number, prefetch, out: Arc::default() }))
+    }
+
+    async fn intake(&self) -> Result<Box<dyn Intake>, BrokerError> {
+        Ok(Box::new(MemoryIntake { shared: self.shared.clone() }))
     }
 
     async fn broadcast(&self, topic: Topic, body: Vec<u8>) -> Result<(), BrokerError> {
+        if body.len() > MAX_BODY_BYTES {
+            return Err(BrokerError::TooLarge { queue: format!("{topic:?}"), bytes: body.len() });
+        }
         // An error only says that nobody listens.
         let _ = self.shared.topic(topic).send(body);
         Ok(())
@@ -175,6 +244,13 @@ impl Broker for MemoryBroker {
 
     async fn subscribe(&self, topic: Topic) -> Result<Box<dyn Subscription>, BrokerError> {
         Ok(Box::new(MemorySubscription(self.shared.topic(topic).subscribe())))
+    }
+
+    async fn depth(&self, queue: Queue) -> Result<u64, BrokerError> {
+        let mut queues = self.shared.lock();
+        let state = queues.entry(queue).or_default();
+        state.ripen(Instant::now());
+        Ok(state.ready.len() as u64)
     }
 }
 
@@ -196,41 +272,72 @@ impl Subscription for MemorySubscription {
 struct MemoryConsumer {
     shared: Arc<Shared>,
     queue: Queue,
+    number: u64,
     prefetch: usize,
     /// Deliveries of this consumer that are not settled.
-    out: Arc<std::sync::atomic::AtomicUsize>,
-}
-
-impl MemoryConsumer {
-    /// A delivery, or the time at which to look again.
-    fn take(&self) -> Result<Delivery, Option<Instant>> {
-        use std::sync::atomic::Ordering::SeqCst;
-        if self.out.load(SeqCst) >= self.prefetch {
-            return Err(None);
-        }
-        let mut queues = self.shared.lock();
-        let state = queues.entry(self.queue).or_default();
-        let next = state.ripen(Instant::now());
-        let mut message = state.ready.pop_front().ok_or(next)?;
-        state.out += 1;
-        drop(queues);
-        self.out.fetch_add(1, SeqCst);
-        message.delivered += 1;
-        let (body, attempt) = (message.body.clone(), message.delivered);
-        let held = Held { shared: self.shared.clone(), queue: self.queue, message: Some(message), out: self.out.clone() };
-        Ok(Delivery::new(self.queue, body, attempt, Box::new(held)))
-    }
+    out: Arc<AtomicUsize>,
 }
 
 #[async_trait]
 impl Consumer for MemoryConsumer {
     async fn next(&mut self) -> Result<Delivery, BrokerError> {
+        let (shared, queue) = (&self.shared, self.queue);
+        shared
+            .wait(|| {
+                if self.out.load(SeqCst) >= self.prefetch {
+                    return Err(None);
+                }
+                let message = shared.take(queue, Some(self.number))?;
+                self.out.fetch_add(1, SeqCst);
+                Ok(delivery(shared, queue, message, Some(self.out.clone())))
+            })
+            .await
+    }
+}
+
+impl Drop for MemoryConsumer {
+    fn drop(&mut self) {
+        self.shared.lock().entry(self.queue).or_default().consumers.retain(|number| *number != self.number);
+        // The next one of a queue with a single consumer takes over.
+        self.shared.changed.notify_waiters();
+    }
+}
+
+struct MemoryIntake {
+    shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl Intake for MemoryIntake {
+    async fn take(&mut self, queues: &[Queue]) -> Result<Delivery, BrokerError> {
+        let shared = &self.shared;
+        shared
+            .wait(|| {
+                let mut soonest = None;
+                for queue in queues {
+                    match shared.take(*queue, None) {
+                        Ok(message) => return Ok(delivery(shared, *queue, message, None)),
+                        Err(at) => soonest = [soonest, at].into_iter().flatten().min(),
+                    }
+                }
+                Err(soonest)
+            })
+            .await
+    }
+
+    /// Nothing is ever on its way here.
+    async fn pause(&mut self) {}
+}
+
+impl Shared {
+    /// Looks until there is a delivery; a look without one says when to look again at the latest.
+    async fn wait(&self, look: impl Fn() -> Result<Delivery, Option<Instant>>) -> Result<Delivery, BrokerError> {
         loop {
-            let changed = self.shared.changed.notified();
+            let changed = self.changed.notified();
             tokio::pin!(changed);
             // Listen before looking, or a message that comes in between is not heard of.
             changed.as_mut().enable();
-            match self.take() {
+            match look() {
                 Ok(delivery) => return Ok(delivery),
                 Err(None) => changed.await,
                 Err(Some(at)) => {
@@ -241,32 +348,90 @@ impl Consumer for MemoryConsumer {
     }
 }
 
+fn delivery(shared: &Arc<Shared>, queue: Queue, message: Message, out: Option<Arc<AtomicUsize>>) -> Delivery {
+    let (attempt, redelivered) = (message.attempt, message.returned > 0);
+    let parcel = Parcel { queue, body: message.body.clone(), attempt, redelivered, user: None };
+    Delivery::new(parcel, Box::new(Held { shared: shared.clone(), queue, message: Some(message), out }))
+}
+
 /// A message that is out.
 struct Held {
     shared: Arc<Shared>,
     queue: Queue,
     message: Option<Message>,
-    out: Arc<std::sync::atomic::AtomicUsize>,
+    /// The count of its consumer.
+    out: Option<Arc<AtomicUsize>>,
 }
 
 impl Held {
-    fn finish(&mut self, settlement: Settlement) -> Result<(), BrokerError> {
-        let Some(message) = self.message.take() else { return Ok(()) };
-        self.out.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-        self.shared.settle(self.queue, message, settlement)
+    /// The message, the first time; from then on it is not this delivery's any more.
+    fn let_go(&mut self) -> Option<Message> {
+        let message = self.message.take()?;
+        if let Some(out) = &self.out {
+            out.fetch_sub(1, SeqCst);
+        }
+        Some(message)
     }
 }
 
 #[async_trait]
 impl Settle for Held {
     async fn settle(&mut self, settlement: Settlement) -> Result<(), BrokerError> {
-        self.finish(settlement)
+        match self.let_go() {
+            Some(message) => self.shared.settle(self.queue, message, settlement),
+            None => Ok(()),
+        }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // A full dead-letter queue loses a message that was dropped too often; there is nobody left to tell.
-        let _ = self.finish(Settlement::Retry(Duration::ZERO));
+        if let Some(message) = self.let_go() {
+            // A full dead-letter queue loses a message that was dropped too often; there is nobody left to tell.
+            let _ = self.shared.give_back(self.queue, message);
+        }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract::{self, Limits, Maker};
+    use super::*;
+    use std::time::Duration;
+
+    struct Memory;
+
+    #[async_trait]
+    impl Maker for Memory {
+        async fn make(&self, limits: Limits) -> Arc<dyn Broker> {
+            let queue_messages = limits.queue_messages as usize;
+            let bounds = Bounds { queue_messages, deliveries: limits.deliveries, topic_messages: self.topic_messages() };
+            Arc::new(MemoryBroker::new(bounds))
+        }
+
+        fn quiet(&self) -> Duration {
+            Duration::from_millis(20)
+        }
+
+        fn delay(&self) -> Duration {
+            Duration::from_millis(30)
+        }
+
+        fn topic_messages(&self) -> usize {
+            8
+        }
+    }
+
+    macro_rules! as_tests {
+        ($($case:ident,)*) => {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    contract::$case(&Memory).await;
+                }
+            )*
+        };
+    }
+
+    contract::every_case!(as_tests);
 }

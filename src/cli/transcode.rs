@@ -10,7 +10,8 @@ use crate::broker::{Consumer, Delivery, Queue, Subscription, Topic};
 use crate::config::Config;
 use crate::event::{Event, Fact, Status};
 use crate::job::{Input, Job, JobId, Lane, OnDamage, Output};
-use crate::part::accept::{self, Accepted};
+use crate::part::accept;
+use crate::part::accepted::{self, Accepted};
 use crate::part::report::JobReport;
 use crate::part::resume::{self, Found};
 use crate::part::{PartError, Tools};
@@ -90,7 +91,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failed> {
     }
     let job = args.job()?;
     // Before anything is made: a wrong preset leaves no folder behind.
-    accept::preset(&job).map_err(|e| Exit::Settings.because(e))?;
+    accepted::preset(&job).map_err(|e| Exit::Settings.because(e))?;
     let source = local::source(Path::new(&job.input.uri))?;
     let folder = WorkFolder::open(Path::new(&job.output.uri), args.work.as_deref())?;
     let job = Job {
@@ -101,10 +102,10 @@ pub(super) fn run(args: Args) -> Result<Exit, Failed> {
     };
     let places = Places { folder: &folder, source_uri: &job.input.uri, source, output_uri: &job.output.uri };
     let stores = local::stores(&places).map_err(|e| Exit::Internal.because(e))?;
-    let identity = accept::identify(&stores, &job.input.uri).map_err(|e| Exit::Misuse.because(e))?;
+    let runtime = runtime()?;
+    let identity = runtime.block_on(accept::identify(&stores, &job)).map_err(|e| Exit::Misuse.because(e))?;
     let accepted = Accepted::new(job, identity).map_err(|e| Exit::Settings.because(e))?;
     let tools = local::tools(&config, stores, &folder.scratch, args.ranges);
-    let runtime = runtime()?;
     let ended = runtime.block_on(Session { config: &config, tools, accepted: &accepted, quiet: args.json }.run());
     // Whatever is still open is dropped, which ends its child.
     runtime.shutdown_background();
@@ -131,6 +132,9 @@ impl Args {
                 Some(Damaged::Salvage) => OnDamage::Salvage,
                 Some(Damaged::Fail) | None => OnDamage::Fail,
             },
+            callbacks: Vec::new(),
+            extend: None,
+            metadata: BTreeMap::new(),
         })
     }
 }
@@ -196,11 +200,11 @@ impl Session<'_> {
             }
             // The speed of a run that did a part of the work only would mean nothing.
             Ended::Job(Fact::JobCompleted { .. }) => self.report(is_fresh.then_some(took)).await,
-            Ended::Job(Fact::JobFailed { failure }) => {
+            Ended::Job(Fact::JobFailed { failure, .. }) => {
                 let name = &self.accepted.job.input.uri;
                 Err(Exit::from(failure.cause).because(format!("{name}: {}", failure.message)))
             }
-            Ended::Job(Fact::JobRejected { path, reason }) => Err(Exit::Settings.because(format!("{path}: {reason}"))),
+            Ended::Job(Fact::JobRejected { path, reason, .. }) => Err(Exit::Settings.because(format!("{path}: {reason}"))),
             Ended::Job(_) => Err(Exit::Internal.because("the job was canceled")),
         }
     }
@@ -213,7 +217,7 @@ impl Session<'_> {
 
     /// The report as it is to be printed.
     async fn report(&self, took: Option<Duration>) -> Result<String, Failed> {
-        let output = self.tools.stores.output(&self.accepted.job.output.uri).map_err(|e| Exit::Internal.because(e))?;
+        let output = self.tools.output(&self.accepted).map_err(|e| Exit::Internal.because(e))?;
         let key = Key::output(crate::part::REPORT_PATH).map_err(|e| Exit::Internal.because(e))?;
         let body = output.get(&key).await.map_err(|e| Exit::Internal.because(e))?;
         if self.quiet {

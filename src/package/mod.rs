@@ -44,6 +44,13 @@ pub struct Progressive {
     pub tracks: Vec<Vec<String>>,
 }
 
+impl Progressive {
+    /// The rendition whose video, or sound alone, it holds.
+    pub fn rendition(&self) -> &str {
+        self.file.strip_suffix(".mp4").unwrap_or(&self.file)
+    }
+}
+
 /// Where the media playlist of a rendition stands under the output URI.
 pub fn playlist_path(track: &Track) -> String {
     format!("{}/index.m3u8", track.name)

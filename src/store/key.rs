@@ -1,5 +1,7 @@
 //! Keys are a type: the path of an object, its content type and how long it may be cached.
 
+mod fleet;
+
 use crate::job::JobId;
 use crate::plan::marker::PartId;
 
@@ -59,6 +61,16 @@ impl Key {
     /// The part whose marker has this path.
     pub fn part_of_marker(job: &JobId, path: &str) -> Option<PartId> {
         path.strip_prefix(&Self::markers(job))?.strip_suffix(".json")?.parse().ok()
+    }
+
+    /// A note on one attempt that came to nothing; the name says what it cost.
+    pub fn wasted(job: &JobId, name: &str) -> Self {
+        Self::work(job, &format!("wasted/{name}"))
+    }
+
+    /// The folder of those of a job.
+    pub fn wasted_folder(job: &JobId) -> String {
+        format!("jobs/{job}/wasted/")
     }
 
     /// Says that a job is to end without a result.

@@ -1,21 +1,38 @@
 //! Objects: a folder or a bucket, by typed keys. Nothing half-written is ever visible.
+//!
+//! A [`Store`] is one place; [`Stores`] are those of the configuration, and what a job's URIs resolve to.
 
+pub mod cache;
+mod check;
+pub mod config;
+mod guard;
 pub mod key;
+mod list;
+mod open;
+mod scrub;
 pub mod source;
+mod stores;
+pub mod upload;
+mod uri;
+mod web;
 
+use cache::BlockCache;
+use futures::TryStreamExt;
 use key::Key;
 use opendal::{ErrorKind, Operator, services};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use upload::Proofs;
 
-pub use source::{Concatenated, LocalFile, RangedSource};
+pub use check::Finding;
+pub use config::{SettingError, StoresConfig, WorkConfig};
+pub use list::Listed;
+pub use source::{Concatenated, LocalFile, RangedSource, SourceIdentity};
+pub use stores::{SourceRef, Stores};
 
 /// Bytes read or written at once when a file is hashed or uploaded.
 const PIECE_BYTES: usize = 1024 * 1024;
-/// How often a write is tried from the beginning before its error is given up to the caller.
-const WRITE_TRIES: u32 = 3;
 /// Largest JSON document read into memory, bytes: a plan of ten hours has a tenth of it.
 pub const MAX_DOCUMENT_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -42,12 +59,14 @@ impl StoreError {
     }
 
     fn of(path: &str, error: &opendal::Error) -> Self {
-        let (path, reason) = (path.to_string(), error.to_string());
+        let (path, reason) = (path.to_string(), scrub::reason(error));
         match error.kind() {
             ErrorKind::NotFound => StoreError::Missing(path),
-            ErrorKind::PermissionDenied | ErrorKind::ConfigInvalid | ErrorKind::Unsupported => {
-                StoreError::Denied { path, reason }
-            }
+            ErrorKind::PermissionDenied
+            | ErrorKind::ConfigInvalid
+            | ErrorKind::Unsupported
+            | ErrorKind::ConditionNotMatch
+            | ErrorKind::RangeNotSatisfied => StoreError::Denied { path, reason },
             _ => StoreError::Failed { path, reason },
         }
     }
@@ -70,10 +89,25 @@ pub struct Digested {
     pub sha256: String,
 }
 
-/// One folder or bucket. Clones are the same store.
+/// One folder or bucket, or what lies under one prefix of it. Clones are the same store.
 #[derive(Clone)]
 pub struct Store {
+    /// As in the configuration; empty for a folder of the one-process mode.
+    name: Arc<str>,
     operator: Operator,
+    /// For writers: without the layer that would go on with one that erred.
+    writing: Operator,
+    /// Empty, or ends with a slash.
+    prefix: Arc<str>,
+    proofs: Proofs,
+    /// Blocks of our own objects.
+    cache: Arc<BlockCache>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("name", &self.name).field("prefix", &self.prefix).finish_non_exhaustive()
+    }
 }
 
 impl Store {
@@ -94,113 +128,48 @@ impl Store {
         }
         let builder = services::Fs::default().root(&text(root)?).atomic_write_dir(&text(temporary)?);
         let operator = Operator::new(builder).map_err(|e| StoreError::of(&root.display().to_string(), &e))?;
-        Ok(Self { operator })
+        Ok(Self::of("", operator.clone(), operator, Proofs::default()))
     }
 
-    /// Writes an object and checks that the store has all of it.
-    ///
-    /// # Errors
-    /// After three tries; the object is then absent, or whole from an earlier time.
-    pub async fn put(&self, key: &Key, body: Vec<u8>) -> Result<(), StoreError> {
-        let body = opendal::Buffer::from(body);
-        let mut tries = 1;
-        loop {
-            match self.put_once(key, body.clone()).await {
-                Err(e) if e.is_temporary() && tries < WRITE_TRIES => tries += 1,
-                result => return result,
+    fn of(name: &str, operator: Operator, writing: Operator, proofs: Proofs) -> Self {
+        Self { name: name.into(), operator, writing, prefix: "".into(), proofs, cache: Arc::default() }
+    }
+
+    /// The same store with a layer around everything it does: faults, in tests.
+    #[cfg(test)]
+    pub(crate) fn layered(self, layer: impl opendal::raw::Layer + Clone) -> Self {
+        let operator = self.operator.layer(layer.clone());
+        Self { operator, writing: self.writing.layer(layer), ..self }
+    }
+
+    /// What lies under `prefix` (without slashes at its ends) as a store of its own.
+    fn under(&self, prefix: &str) -> Self {
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        Self { prefix: format!("{}{prefix}", self.prefix).into(), ..self.clone() }
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
+    }
+
+    /// A failure, with what the operator of a named store can do about it.
+    fn error(&self, path: &str, error: &opendal::Error) -> StoreError {
+        match StoreError::of(path, error) {
+            StoreError::Denied { path, reason } if !self.name.is_empty() => {
+                let name = &self.name;
+                let hint = match error.kind() {
+                    ErrorKind::PermissionDenied => {
+                        format!("; check the credentials in stores.{name}, and what they are allowed to do")
+                    }
+                    ErrorKind::ConfigInvalid => format!("; check bucket, endpoint and region in stores.{name}"),
+                    _ => String::new(),
+                };
+                StoreError::Denied { path, reason: format!("store '{name}': {reason}{hint}") }
             }
-        }
-    }
-
-    async fn put_once(&self, key: &Key, body: opendal::Buffer) -> Result<(), StoreError> {
-        let bytes = body.len() as u64;
-        let mut writer = self.writer(key).await?;
-        let written = match writer.write(body).await {
-            Ok(()) => writer.close().await.map(|_| ()),
-            Err(e) => Err(e),
-        };
-        self.finish(key, writer, written, bytes).await
-    }
-
-    /// Writes a JSON document.
-    ///
-    /// # Errors
-    /// As [`Store::put`].
-    pub async fn put_json<T: serde::Serialize>(&self, key: &Key, value: &T) -> Result<(), StoreError> {
-        let malformed = |e: serde_json::Error| StoreError::Malformed { path: key.path().into(), reason: e.to_string() };
-        self.put(key, serde_json::to_vec(value).map_err(malformed)?).await
-    }
-
-    /// Uploads a file and checks that the store has all of it.
-    ///
-    /// # Errors
-    /// As [`Store::put`]; also when the file cannot be read.
-    pub async fn put_file(&self, key: &Key, file: &Path) -> Result<(), StoreError> {
-        let mut tries = 1;
-        loop {
-            match self.put_file_once(key, file).await {
-                Err(e) if e.is_temporary() && tries < WRITE_TRIES => tries += 1,
-                result => return result,
+            StoreError::Failed { path, reason } if !self.name.is_empty() => {
+                StoreError::Failed { path, reason: format!("store '{}': {reason}", self.name) }
             }
-        }
-    }
-
-    async fn put_file_once(&self, key: &Key, file: &Path) -> Result<(), StoreError> {
-        use tokio::io::AsyncReadExt;
-        let unreadable = |e: std::io::Error| StoreError::io(file, &e);
-        let mut input = tokio::fs::File::open(file).await.map_err(unreadable)?;
-        let mut writer = self.writer(key).await?;
-        let mut bytes = 0;
-        let written = loop {
-            let mut piece = Vec::with_capacity(PIECE_BYTES);
-            let read = (&mut input).take(PIECE_BYTES as u64).read_to_end(&mut piece).await;
-            match read {
-                Err(e) => {
-                    // Aborting is cleaning up; the error that matters is the file's.
-                    let _ = writer.abort().await;
-                    return Err(unreadable(e));
-                }
-                Ok(0) => break writer.close().await.map(|_| ()),
-                Ok(n) => bytes += n as u64,
-            }
-            if let Err(e) = writer.write(piece).await {
-                break Err(e);
-            }
-        };
-        self.finish(key, writer, written, bytes).await
-    }
-
-    async fn writer(&self, key: &Key) -> Result<opendal::Writer, StoreError> {
-        let capability = self.operator.info().capability();
-        let mut write = self.operator.writer_with(key.path()).concurrent(1);
-        if capability.write_with_content_type {
-            write = write.content_type(key.content_type());
-        }
-        if capability.write_with_cache_control {
-            write = write.cache_control(key.cache_control());
-        }
-        write.await.map_err(|e| StoreError::of(key.path(), &e))
-    }
-
-    /// A writer that erred is aborted, never continued: a second `close` may lie. Only the store's own word on the
-    /// size counts.
-    async fn finish(
-        &self,
-        key: &Key,
-        mut writer: opendal::Writer,
-        written: opendal::Result<()>,
-        bytes: u64,
-    ) -> Result<(), StoreError> {
-        if let Err(e) = written {
-            let _ = writer.abort().await;
-            return Err(StoreError::of(key.path(), &e));
-        }
-        match self.size(key).await? {
-            Some(there) if there == bytes => Ok(()),
-            there => Err(StoreError::Failed {
-                path: key.path().into(),
-                reason: format!("wrote {bytes} bytes, but the store has {}", there.map_or("none".into(), |n| n.to_string())),
-            }),
+            other => other,
         }
     }
 
@@ -209,13 +178,19 @@ impl Store {
     /// # Errors
     /// It is missing, larger than [`MAX_DOCUMENT_BYTES`], or cannot be read.
     pub async fn get(&self, key: &Key) -> Result<Vec<u8>, StoreError> {
-        let bytes = self.size(key).await?.ok_or_else(|| StoreError::Missing(key.path().into()))?;
-        if bytes > MAX_DOCUMENT_BYTES {
-            let reason = format!("{bytes} bytes; a document has at most {MAX_DOCUMENT_BYTES}");
-            return Err(StoreError::Malformed { path: key.path().into(), reason });
+        let wrong = |e: opendal::Error| self.error(key.path(), &e);
+        // One request: the size is counted while it comes, not asked for before.
+        let reader = self.operator.reader(&self.at(key.path())).await.map_err(wrong)?;
+        let mut pieces = reader.into_stream(..).await.map_err(wrong)?;
+        let mut body = Vec::new();
+        while let Some(piece) = pieces.try_next().await.map_err(wrong)? {
+            if (body.len() + piece.len()) as u64 > MAX_DOCUMENT_BYTES {
+                let reason = format!("has more than {MAX_DOCUMENT_BYTES} bytes, and is no document of ours");
+                return Err(StoreError::Malformed { path: key.path().into(), reason });
+            }
+            body.extend_from_slice(&piece.to_bytes());
         }
-        let body = self.operator.read(key.path()).await.map_err(|e| StoreError::of(key.path(), &e))?;
-        Ok(body.to_vec())
+        Ok(body)
     }
 
     /// A JSON document; `None` when there is none.
@@ -237,25 +212,23 @@ impl Store {
     /// # Errors
     /// The store cannot be asked.
     pub async fn size(&self, key: &Key) -> Result<Option<u64>, StoreError> {
-        match self.operator.stat(key.path()).await {
-            Ok(meta) if meta.is_file() => Ok(Some(meta.content_length())),
+        Ok(self.stat(key.path()).await?.map(|meta| meta.content_length()))
+    }
+
+    async fn stat(&self, path: &str) -> Result<Option<opendal::Metadata>, StoreError> {
+        match self.operator.stat(&self.at(path)).await {
+            Ok(meta) if meta.is_file() => Ok(Some(meta)),
             Ok(_) => Ok(None),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(StoreError::of(key.path(), &e)),
+            Err(e) => Err(self.error(path, &e)),
         }
     }
 
-    /// Paths of all objects under a folder (with its slash at the end), in no order.
-    ///
-    /// # Errors
-    /// The store cannot be asked.
-    pub async fn list(&self, folder: &str) -> Result<Vec<String>, StoreError> {
-        debug_assert!(folder.ends_with('/'), "a folder's path ends with a slash");
-        let entries = match self.operator.list_with(folder).recursive(true).await {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(|e| StoreError::of(folder, &e))?,
-        };
-        Ok(entries.into_iter().filter(|e| e.metadata().is_file()).map(|e| e.path().to_string()).collect())
+    async fn identity(&self, path: &str) -> Result<Option<SourceIdentity>, StoreError> {
+        let Some(meta) = self.stat(path).await? else { return Ok(None) };
+        let modified_ms = meta.last_modified().map_or(0, |t| t.into_inner().as_millisecond());
+        let etag = meta.etag().filter(|etag| !etag.starts_with("W/")).map(str::to_string);
+        Ok(Some(SourceIdentity { bytes: meta.content_length(), modified_ms, etag }))
     }
 
     /// Removes an object; one that is not there is fine.
@@ -263,16 +236,18 @@ impl Store {
     /// # Errors
     /// The store cannot be asked.
     pub async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.operator.delete(key.path()).await.map_err(|e| StoreError::of(key.path(), &e))
+        self.operator.delete(&self.at(key.path())).await.map_err(|e| self.error(key.path(), &e))
     }
 
-    /// An object to be read by ranges.
+    /// An object to be read to its end by ranges.
     ///
     /// # Errors
     /// It is missing or cannot be asked for.
     pub async fn ranged(&self, key: &Key) -> Result<RangedSource, StoreError> {
-        let bytes = self.size(key).await?.ok_or_else(|| StoreError::Missing(key.path().into()))?;
-        RangedSource::open(&self.operator, key.path(), bytes).await
+        let missing = || StoreError::Missing(key.path().into());
+        let identity = self.identity(key.path()).await?.ok_or_else(missing)?;
+        let (path, cache) = (self.at(key.path()), self.cache.clone());
+        Ok(source::open_object(&self.operator, &path, key.path().into(), &identity, cache).await?.whole())
     }
 }
 
@@ -298,68 +273,6 @@ pub async fn digest(file: PathBuf) -> Result<Digested, StoreError> {
     });
     let joined = task.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
     joined.map_err(|e| StoreError::io(&name, &e))
-}
-
-/// The stores a worker may use. A job's URIs resolve to these and to nothing else.
-#[derive(Clone)]
-pub struct Stores {
-    work: Store,
-    outputs: Arc<BTreeMap<String, Store>>,
-    sources: Arc<BTreeMap<String, PathBuf>>,
-}
-
-impl Stores {
-    /// Only a work store.
-    pub fn new(work: Store) -> Self {
-        Self { work, outputs: Arc::default(), sources: Arc::default() }
-    }
-
-    /// Lets jobs write to `uri`.
-    pub fn with_output(mut self, uri: &str, store: Store) -> Self {
-        Arc::make_mut(&mut self.outputs).insert(uri.to_string(), store);
-        self
-    }
-
-    /// Lets jobs read `uri`, a file of this machine.
-    pub fn with_source(mut self, uri: &str, path: PathBuf) -> Self {
-        Arc::make_mut(&mut self.sources).insert(uri.to_string(), path);
-        self
-    }
-
-    /// Where jobs, plans and markers are.
-    pub fn work(&self) -> &Store {
-        &self.work
-    }
-
-    /// The store behind a job's output URI.
-    ///
-    /// # Errors
-    /// No configured store answers to it.
-    pub fn output(&self, uri: &str) -> Result<Store, StoreError> {
-        self.outputs.get(uri).cloned().ok_or_else(|| unknown(uri))
-    }
-
-    /// The file behind a job's input URI.
-    ///
-    /// # Errors
-    /// No configured store answers to it, or the file cannot be opened.
-    pub fn source_file(&self, uri: &str) -> Result<LocalFile, StoreError> {
-        let path = self.sources.get(uri).ok_or_else(|| unknown(uri))?;
-        LocalFile::open(path).map_err(|e| StoreError::io(path, &e))
-    }
-
-    /// The object behind a job's input URI, to be read by ranges.
-    ///
-    /// # Errors
-    /// No configured store answers to it, or the object cannot be opened.
-    pub async fn source_ranges(&self, uri: &str) -> Result<RangedSource, StoreError> {
-        let path = self.sources.get(uri).ok_or_else(|| unknown(uri))?;
-        source::of_file(path).await
-    }
-}
-
-fn unknown(uri: &str) -> StoreError {
-    StoreError::Denied { path: uri.into(), reason: "no configured store answers to this URI".into() }
 }
 
 #[cfg(test)]

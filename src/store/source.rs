@@ -1,27 +1,45 @@
-//! Sources as a child reads them: a local file it is handed, or byte ranges that the parent reads for it.
-//!
-//! Ranges go through a cache of aligned blocks with read-ahead, so that a demuxer's many small reads become few large
-//! requests. The cache is bounded: memory does not grow with the source.
+//! A job's source: a file, or an object read by ranges in aligned blocks, so that many small reads become few large
+//! requests and nothing is asked for that nobody reads. Memory does not grow with the source.
 
-use super::StoreError;
-use opendal::{Operator, Reader, services};
+use super::cache::{BLOCK_BYTES, BlockCache};
+use super::web::WebObject;
+use super::{StoreError, scrub};
+use opendal::{Buffer, Reader};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::Mutex;
 
-/// Bytes of one cached block. Blocks start at multiples of it.
-pub const BLOCK_BYTES: u64 = 1024 * 1024;
-/// Blocks one source keeps.
-pub const CACHED_BLOCKS: usize = 16;
-/// Blocks asked for at once while reads are sequential, at most.
-pub const READ_AHEAD_BLOCKS: u64 = 4;
+/// Blocks one reader holds for itself, whatever the others do: 4 MiB.
+const OWN_BLOCKS: usize = 64;
+/// Blocks asked for at once while reads are sequential, at most: 1 MiB.
+pub const READ_AHEAD_BLOCKS: u64 = 16;
+/// What is asked for ahead is at most this part of what was read in sequence: a part stops somewhere, and what was asked
+/// for beyond is wasted.
+const READ_AHEAD_SHARE: u64 = 16;
+/// Places of one source that are read in sequence at a time: pictures, sound, and an index at the end.
+const SEQUENCES: usize = 4;
 /// How often a range is asked for before the child is told that it cannot be had.
 const READ_TRIES: u32 = 4;
+/// Wait before the second try; the next ones wait twice as long each.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// What a source is, so that a change of it is noticed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceIdentity {
+    pub bytes: u64,
+    /// Time of the last change, milliseconds since 1970; 0 when the server does not tell.
+    pub modified_ms: i64,
+    /// The server's own name of the content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+}
 
 /// A file of this machine.
 #[derive(Clone, Debug)]
@@ -36,7 +54,10 @@ impl LocalFile {
     /// # Errors
     /// There is no such file, it is none, or may not be read.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        Self::of(File::open(path)?)
+    }
+
+    pub(super) fn of(file: File) -> io::Result<Self> {
         let meta = file.metadata()?;
         if !meta.is_file() {
             return Err(io::Error::other("is not a regular file"));
@@ -45,41 +66,83 @@ impl LocalFile {
         let modified_ms = i64::try_from(modified.as_millis()).unwrap_or(i64::MAX);
         Ok(Self { file: Arc::new(file), bytes: meta.len(), modified_ms })
     }
+
+    pub fn identity(&self) -> SourceIdentity {
+        SourceIdentity { bytes: self.bytes, modified_ms: self.modified_ms, etag: None }
+    }
 }
 
-/// A file of this machine, read by ranges as an object of a bucket would be.
-pub(super) async fn of_file(path: &Path) -> Result<RangedSource, StoreError> {
-    let path = path.canonicalize().map_err(|e| StoreError::io(path, &e))?;
-    let (folder, name) = (path.parent().and_then(Path::to_str), path.file_name().and_then(|n| n.to_str()));
-    let (Some(folder), Some(name)) = (folder, name) else {
-        return Err(StoreError::Denied { path: path.display().to_string(), reason: "the path is not UTF-8".into() });
-    };
-    let wrong = |e: opendal::Error| StoreError::of(name, &e);
-    let operator = Operator::new(services::Fs::default().root(folder)).map_err(wrong)?;
-    let bytes = operator.stat(name).await.map_err(wrong)?.content_length();
-    RangedSource::open(&operator, name, bytes).await
+/// What answers a range.
+pub(super) enum Origin {
+    Object(Reader),
+    File(Arc<File>),
+    Web(Box<WebObject>),
+}
+
+/// A range that was not had.
+struct ReadFailure {
+    temporary: bool,
+    reason: String,
+}
+
+impl Origin {
+    async fn read(&self, start: u64, end: u64) -> Result<Buffer, ReadFailure> {
+        match self {
+            Origin::Object(reader) => {
+                let failed = |e: opendal::Error| ReadFailure { temporary: e.is_temporary(), reason: scrub::reason(&e) };
+                reader.read(start..end).await.map_err(failed)
+            }
+            Origin::File(file) => {
+                let failed = |e: io::Error| ReadFailure { temporary: false, reason: e.to_string() };
+                let file = file.clone();
+                let read = tokio::task::spawn_blocking(move || {
+                    let mut piece = vec![0; (end - start) as usize];
+                    std::os::unix::fs::FileExt::read_exact_at(&*file, &mut piece, start).map(|()| piece)
+                });
+                let piece = read.await.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(failed)?;
+                Ok(Buffer::from(piece))
+            }
+            Origin::Web(object) => {
+                let read = object.read(start, end).await;
+                read.map(Buffer::from).map_err(|e| ReadFailure { temporary: e.temporary, reason: e.reason })
+            }
+        }
+    }
 }
 
 /// An object read by ranges.
 pub struct RangedSource {
-    reader: Reader,
-    path: String,
-    bytes: u64,
-    cache: Mutex<Cache>,
+    origin: Origin,
+    name: String,
+    identity: SourceIdentity,
+    cache: Arc<BlockCache>,
+    /// The object's name among the shared blocks, and ours among its readers.
+    object: Arc<str>,
+    reader: u64,
+    /// Blocks asked for at once, at least.
+    least: u64,
+    own: Mutex<Own>,
     fetched: AtomicU64,
+    requests: AtomicU64,
 }
 
+/// What one reader holds for itself.
 #[derive(Default)]
-struct Cache {
+struct Own {
     /// Block number and content, the one used longest ago first.
-    blocks: VecDeque<(u64, opendal::Buffer)>,
-    /// The block a sequential reader would miss next, and how many to fetch then.
-    expected: u64,
-    ahead: u64,
+    blocks: VecDeque<(u64, Buffer)>,
+    sequences: VecDeque<Sequence>,
 }
 
-impl Cache {
-    fn get(&mut self, block: u64) -> Option<opendal::Buffer> {
+/// One place of the source that is read on and on.
+struct Sequence {
+    last: u64,
+    /// Blocks read in sequence up to it.
+    length: u64,
+}
+
+impl Own {
+    fn get(&mut self, block: u64) -> Option<Buffer> {
         let at = self.blocks.iter().position(|(n, _)| *n == block)?;
         let entry = self.blocks.remove(at)?;
         let content = entry.1.clone();
@@ -87,32 +150,63 @@ impl Cache {
         Some(content)
     }
 
-    fn put(&mut self, block: u64, content: opendal::Buffer) {
+    fn put(&mut self, block: u64, content: Buffer) {
         self.blocks.retain(|(n, _)| *n != block);
-        if self.blocks.len() >= CACHED_BLOCKS {
+        if self.blocks.len() >= OWN_BLOCKS {
             self.blocks.pop_front();
         }
         self.blocks.push_back((block, content));
     }
 
-    /// How many blocks to fetch when `block` is missed: one for a jump, more and more for a sequential reader.
-    fn plan(&mut self, block: u64, blocks: u64) -> u64 {
-        self.ahead = if block == self.expected { (self.ahead * 2).clamp(1, READ_AHEAD_BLOCKS) } else { 1 };
-        let count = self.ahead.min(blocks - block);
-        self.expected = block + count;
-        count
+    /// Notes that `block` is read, and says how many blocks from it on are likely to be: one after a jump, more and more
+    /// for a sequential reader.
+    fn likely(&mut self, block: u64) -> u64 {
+        let at = self.sequences.iter().position(|s| block == s.last || block == s.last + 1);
+        let mut sequence = at.and_then(|at| self.sequences.remove(at)).unwrap_or(Sequence { last: block, length: 0 });
+        sequence.length += block - sequence.last;
+        sequence.last = block;
+        let likely = (sequence.length / READ_AHEAD_SHARE).clamp(1, READ_AHEAD_BLOCKS);
+        if self.sequences.len() >= SEQUENCES {
+            self.sequences.pop_front();
+        }
+        self.sequences.push_back(sequence);
+        likely
     }
 }
 
 impl RangedSource {
-    pub(super) async fn open(operator: &Operator, path: &str, bytes: u64) -> Result<Self, StoreError> {
-        let reader = operator.reader(path).await.map_err(|e| StoreError::of(path, &e))?;
-        Ok(Self { reader, path: path.into(), bytes, cache: Mutex::default(), fetched: AtomicU64::new(0) })
+    pub(super) fn new(origin: Origin, name: String, identity: &SourceIdentity, cache: Arc<BlockCache>) -> Self {
+        static READERS: AtomicU64 = AtomicU64::new(0);
+        let reader = READERS.fetch_add(1, Ordering::Relaxed);
+        // What cannot be told from its next version is no reader's but this one's.
+        let known = identity.etag.is_some() || identity.modified_ms != 0;
+        let only = if known { String::new() } else { reader.to_string() };
+        let SourceIdentity { bytes, modified_ms, etag } = identity;
+        let object = format!("{name}\n{bytes}\n{modified_ms}\n{}\n{only}", etag.as_deref().unwrap_or_default()).into();
+        let (own, fetched, requests) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
+        let identity = identity.clone();
+        Self { origin, name, identity, cache, object, reader, least: 1, own, fetched, requests }
+    }
+
+    /// It will be read to its end: large requests from the first on.
+    pub(super) fn whole(mut self) -> Self {
+        self.least = READ_AHEAD_BLOCKS;
+        self
+    }
+
+    /// Lets go of the blocks it holds for itself.
+    async fn forget(&self) {
+        self.own.lock().await.blocks.clear();
     }
 
     /// Size of the object.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.identity.bytes
+    }
+
+    /// What was opened. Every range is of this version, or is an error where the server can tell.
+    pub fn identity(&self) -> &SourceIdentity {
+        &self.identity
     }
 
     /// Bytes asked of the store so far.
@@ -125,18 +219,18 @@ impl RangedSource {
     /// # Errors
     /// The store would not give them, after four tries.
     pub async fn read(&self, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        let end = offset.saturating_add(bytes as u64).min(self.bytes);
+        let end = offset.saturating_add(bytes as u64).min(self.bytes());
         let mut out = Vec::with_capacity(end.saturating_sub(offset) as usize);
-        // Held over the request: two readers of one source would fetch the same block twice.
-        let mut cache = self.cache.lock().await;
+        // Held over the request: two reads of one source would fetch the same block twice.
+        let mut own = self.own.lock().await;
         let mut at = offset;
         while at < end {
             let block = at / BLOCK_BYTES;
-            let content = self.block(&mut cache, block).await?;
+            let content = self.block(&mut own, block).await?;
             let from = (at - block * BLOCK_BYTES) as usize;
             let to = content.len().min((end - block * BLOCK_BYTES) as usize);
             if from >= to {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{}: became shorter", self.path)));
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{}: became shorter", self.name)));
             }
             out.extend_from_slice(&content.slice(from..to).to_bytes());
             at += (to - from) as u64;
@@ -144,36 +238,52 @@ impl RangedSource {
         Ok(out)
     }
 
-    async fn block(&self, cache: &mut Cache, block: u64) -> io::Result<opendal::Buffer> {
-        if let Some(content) = cache.get(block) {
+    async fn block(&self, own: &mut Own, block: u64) -> io::Result<Buffer> {
+        let likely = own.likely(block);
+        if let Some(content) = own.get(block) {
             return Ok(content);
         }
-        let count = cache.plan(block, self.bytes.div_ceil(BLOCK_BYTES));
+        if let Some(content) = self.cache.get(&self.object, block, self.reader) {
+            own.put(block, content.clone());
+            return Ok(content);
+        }
+        let most = likely.max(self.least).min(self.bytes().div_ceil(BLOCK_BYTES) - block);
+        let count = (1..most).find(|n| self.cache.has(&self.object, block + n)).unwrap_or(most);
         let start = block * BLOCK_BYTES;
-        let end = (start + count * BLOCK_BYTES).min(self.bytes);
-        let whole = self.fetch(start, end).await?;
+        let whole = self.fetch(start, (start + count * BLOCK_BYTES).min(self.bytes())).await?;
         for n in 0..count {
             let from = (n * BLOCK_BYTES) as usize;
             let to = whole.len().min(from + BLOCK_BYTES as usize);
             if from < to {
-                cache.put(block + n, whole.slice(from..to));
+                self.cache.put(&self.object, block + n, self.reader, whole.slice(from..to));
+                own.put(block + n, whole.slice(from..to));
             }
         }
-        cache.get(block).ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, format!("{}: is empty", self.path)))
+        own.get(block).ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, format!("{}: is empty", self.name)))
     }
 
-    async fn fetch(&self, start: u64, end: u64) -> io::Result<opendal::Buffer> {
-        let mut tries = 1;
+    async fn fetch(&self, start: u64, end: u64) -> io::Result<Buffer> {
+        let (mut tries, mut wait) = (1, FIRST_WAIT);
         loop {
-            match self.reader.read(start..end).await {
-                Ok(content) => {
-                    self.fetched.fetch_add(end - start, Ordering::Relaxed);
-                    return Ok(content);
+            self.fetched.fetch_add(end - start, Ordering::Relaxed);
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            self.cache.count(end - start);
+            match self.origin.read(start, end).await {
+                Ok(content) => return Ok(content),
+                Err(e) if e.temporary && tries < READ_TRIES => {
+                    tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
+                    (tries, wait) = (tries + 1, wait * 2);
                 }
-                Err(e) if tries < READ_TRIES && e.is_temporary() => tries += 1,
-                Err(e) => return Err(io::Error::other(format!("{}: {e}", self.path))),
+                Err(e) => return Err(io::Error::other(format!("{}: {}", self.name, e.reason))),
             }
         }
+    }
+}
+
+impl Drop for RangedSource {
+    fn drop(&mut self) {
+        let (fetched, requests) = (self.fetched_bytes(), self.requests.load(Ordering::Relaxed));
+        tracing::debug!(source = self.name, bytes = self.bytes(), fetched, requests, "source was read");
     }
 }
 
@@ -182,6 +292,8 @@ pub struct Concatenated {
     /// Where each starts, and the source itself.
     pieces: Vec<(u64, RangedSource)>,
     bytes: u64,
+    /// The piece that was read last: only it holds blocks, however many pieces there are.
+    current: AtomicUsize,
 }
 
 impl Concatenated {
@@ -193,7 +305,7 @@ impl Concatenated {
             bytes += source.bytes();
             pieces.push((start, source));
         }
-        Self { pieces, bytes }
+        Self { pieces, bytes, current: AtomicUsize::new(0) }
     }
 
     /// Size of all together.
@@ -209,9 +321,13 @@ impl Concatenated {
         let end = offset.saturating_add(bytes as u64).min(self.bytes);
         let mut out = Vec::with_capacity(end.saturating_sub(offset) as usize);
         let first = self.pieces.partition_point(|(start, _)| *start <= offset).saturating_sub(1);
-        for (start, source) in &self.pieces[first.min(self.pieces.len())..] {
+        for (n, (start, source)) in self.pieces.iter().enumerate().skip(first) {
             if *start >= end {
                 break;
+            }
+            let before = self.current.swap(n, Ordering::Relaxed);
+            if before != n {
+                self.pieces[before].1.forget().await;
             }
             let from = offset.max(*start) - start;
             let to = (end - start).min(source.bytes());
@@ -221,4 +337,21 @@ impl Concatenated {
         }
         Ok(out)
     }
+}
+
+/// Opens a source for reading by ranges.
+pub(super) async fn open_object(
+    operator: &opendal::Operator,
+    path: &str,
+    name: String,
+    identity: &SourceIdentity,
+    cache: Arc<BlockCache>,
+) -> Result<RangedSource, StoreError> {
+    let mut reader = operator.reader_with(path);
+    // The server itself refuses ranges of another version.
+    if let Some(etag) = identity.etag.as_deref().filter(|_| operator.info().capability().read_with_if_match) {
+        reader = reader.if_match(etag);
+    }
+    let reader = reader.await.map_err(|e| StoreError::of(&name, &e))?;
+    Ok(RangedSource::new(Origin::Object(reader), name, identity, cache))
 }

@@ -1,0 +1,14 @@
+//! Facts about a job, what they say together, and what customers are told of them.
+//!
+//! Events arrive at least once and, across workers, in no certain order. [`facts`] are what workers tell; a [`Status`]
+//! is what the facts told so far say together; a [`Projection`] turns them into numbered [`Recorded`] events, each once.
+
+pub mod facts;
+pub mod record;
+pub mod rfc3339;
+mod seen;
+pub mod status;
+
+pub use facts::{Cause, Event, Fact, Failure, Stage, VERSION, is_reserved, rejected_stream, tenant_stream};
+pub use record::{Projection, Recorded, Summary};
+pub use status::{Change, Illegal, Rejection, Rendition, StageStatus, State, Status};

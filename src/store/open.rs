@@ -1,0 +1,179 @@
+//! A store of the configuration, opened: the service's client in its layers.
+//!
+//! From the inside out: every try has its time limit, holds one of the store's permits while it runs, and is tried again
+//! with jittered, growing waits. Writers are not: the layer would go on with one that erred, and an object is begun again
+//! as a whole (see [`super::upload`]).
+
+use super::config::{Checksum, Environment, Secret, SettingError, StoreConfig, StoreKind};
+use super::guard::Guard;
+use super::list::TEMPORARY;
+use super::upload::Proofs;
+use super::web::Web;
+use super::{Store, StoreError, scrub};
+use opendal::layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer};
+use opendal::{Operator, services};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Wait before the first retry of a request, and the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
+
+/// A store of the configuration while it is opened.
+pub(super) struct Opening<'a> {
+    pub name: &'a str,
+    pub config: &'a StoreConfig,
+    pub environment: Environment<'a>,
+}
+
+/// Gives the process its TLS and the object layer its way to the network. Idempotent: whoever came first did the same.
+pub(super) fn prepare() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    opendal::install_default();
+}
+
+impl Opening<'_> {
+    fn at(&self, field: &str) -> String {
+        format!("stores.{}.{field}", self.name)
+    }
+
+    fn secret(&self, field: &str, secret: Option<&Secret>) -> Result<Option<String>, SettingError> {
+        secret.map(|secret| secret.read(&self.at(field), self.environment)).transpose()
+    }
+
+    fn text(&self, value: Option<&String>) -> String {
+        value.cloned().unwrap_or_default()
+    }
+
+    fn root(&self) -> String {
+        self.text(self.config.root.as_ref()).trim_matches('/').to_string()
+    }
+
+    /// A bucket.
+    pub fn bucket(&self) -> Result<Store, SettingError> {
+        let (operator, etag_is_md5) = match self.config.kind {
+            StoreKind::S3 => (self.s3()?, self.config.etag_is_md5.unwrap_or(true)),
+            StoreKind::Gcs => (self.gcs()?, true),
+            _ => (self.azblob()?, true),
+        };
+        Ok(self.layered(operator, Proofs { chunked: true, etag_is_md5 }))
+    }
+
+    fn built(&self, operator: opendal::Result<Operator>) -> Result<Operator, SettingError> {
+        operator.map_err(|e| SettingError::new(format!("stores.{}", self.name), scrub::reason(&e)))
+    }
+
+    fn s3(&self) -> Result<Operator, SettingError> {
+        let config = self.config;
+        let mut s3 = services::S3::default()
+            .bucket(&self.text(config.bucket.as_ref()))
+            .root(&self.root())
+            .endpoint(&self.text(config.endpoint.as_ref()))
+            .region(&self.text(config.region.as_ref()));
+        if config.virtual_host_style {
+            s3 = s3.enable_virtual_host_style();
+        }
+        if config.checksum != Some(Checksum::None) {
+            s3 = s3.checksum_algorithm("crc32c");
+        }
+        if !config.ambient_credentials {
+            // Nothing but what is configured: not by accident another account's key from the environment.
+            s3 = s3.disable_config_load().disable_ec2_metadata();
+        }
+        if let Some(id) = self.secret("access_key_id", config.access_key_id.as_ref())? {
+            s3 = s3.access_key_id(&id);
+        }
+        if let Some(secret) = self.secret("secret_access_key", config.secret_access_key.as_ref())? {
+            s3 = s3.secret_access_key(&secret);
+        }
+        if let Some(token) = self.secret("session_token", config.session_token.as_ref())? {
+            s3 = s3.session_token(&token);
+        }
+        self.built(Operator::new(s3))
+    }
+
+    fn gcs(&self) -> Result<Operator, SettingError> {
+        use base64::Engine as _;
+        let config = self.config;
+        let mut gcs = services::Gcs::default()
+            .bucket(&self.text(config.bucket.as_ref()))
+            .root(&self.root())
+            .endpoint(&self.text(config.endpoint.as_ref()));
+        if !config.ambient_credentials {
+            gcs = gcs.disable_config_load().disable_vm_metadata();
+        }
+        if let Some(key) = self.secret("credential", config.credential.as_ref())? {
+            gcs = gcs.credential(&base64::prelude::BASE64_STANDARD.encode(key));
+        }
+        self.built(Operator::new(gcs))
+    }
+
+    fn azblob(&self) -> Result<Operator, SettingError> {
+        let config = self.config;
+        let account = self.text(config.account.as_ref());
+        let own = format!("https://{account}.blob.core.windows.net");
+        let mut azblob = services::Azblob::default()
+            .container(&self.text(config.bucket.as_ref()))
+            .root(&self.root())
+            .endpoint(config.endpoint.as_deref().unwrap_or(&own))
+            .account_name(&account);
+        if let Some(key) = self.secret("account_key", config.account_key.as_ref())? {
+            azblob = azblob.account_key(&key);
+        }
+        if let Some(token) = self.secret("sas_token", config.sas_token.as_ref())? {
+            azblob = azblob.sas_token(&token);
+        }
+        self.built(Operator::new(azblob))
+    }
+
+    /// A folder that all workers see.
+    pub fn folder(&self) -> Result<Store, SettingError> {
+        let root = PathBuf::from(self.text(self.config.root.as_ref()));
+        let temporary = self.config.temporary.clone().unwrap_or_else(|| root.join(TEMPORARY));
+        let wrong = |path: &Path, e: &StoreError| {
+            let field = if path == root { "root" } else { "temporary" };
+            SettingError::new(self.at(field), e.to_string())
+        };
+        // Not made: a file system that is not mounted must not become an empty folder.
+        if !root.is_dir() {
+            return Err(SettingError::new(self.at("root"), format!("{} is no folder; is it mounted?", root.display())));
+        }
+        let store = Store::folder(&root, &temporary).map_err(|e| wrong(&temporary, &e))?;
+        Ok(self.layered(store.operator, Proofs::default()))
+    }
+
+    /// A folder that is only read: nothing is made in it.
+    pub fn read_only_folder(&self) -> Result<Store, SettingError> {
+        let root = self.text(self.config.root.as_ref());
+        let operator = self.built(Operator::new(services::Fs::default().root(&root)))?;
+        Ok(self.layered(operator, Proofs::default()))
+    }
+
+    pub fn web(&self) -> Result<Web, SettingError> {
+        let config = self.config;
+        let networks = config.allow_networks.iter().filter_map(|net| net.parse().ok()).collect();
+        let guard = Guard { any_host: config.public, hosts: config.hosts.clone(), networks };
+        let (timeout, io_timeout) = (Duration::from_secs(config.timeout_s), Duration::from_secs(config.io_timeout_s));
+        Web::new(guard, config.concurrency, timeout, io_timeout)
+            .map_err(|e| SettingError::new(format!("stores.{}", self.name), format!("TLS: {}", scrub::chain(&e))))
+    }
+
+    fn layered(&self, operator: Operator, proofs: Proofs) -> Store {
+        let config = self.config;
+        let timeout = TimeoutLayer::new()
+            .with_timeout(Duration::from_secs(config.timeout_s))
+            .with_io_timeout(Duration::from_secs(config.io_timeout_s));
+        let writing = operator.layer(timeout).layer(ConcurrentLimitLayer::new(config.concurrency));
+        let retry = RetryLayer::new()
+            .with_jitter()
+            .with_factor(2.0)
+            .with_min_delay(RETRY_FIRST)
+            .with_max_delay(RETRY_LONGEST)
+            .with_max_times(config.retries as usize)
+            .with_notify(|event: opendal::layers::RetryEvent<'_>| {
+                let reason = scrub::reason(event.err);
+                tracing::debug!(operation = event.op.into_static(), attempt = event.attempt, reason, "request sent again");
+            });
+        Store::of(self.name, writing.clone().layer(retry), writing, proofs)
+    }
+}
