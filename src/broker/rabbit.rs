@@ -57,6 +57,11 @@ impl RabbitBroker {
         let source = Source { link: consume, declarer: publish, office: Arc::new(office) };
         Ok(Self { publisher, source, patience })
     }
+
+    /// Product, version and address of the server that is connected now, without user and password.
+    pub fn server(&self) -> Option<String> {
+        self.source.declarer.now().map(|live| live.server.clone())
+    }
 }
 
 #[async_trait]

@@ -21,7 +21,7 @@ const MAX_KEY_BYTES: u64 = 64 * 1024;
 #[derive(clap::Args)]
 pub(super) struct Settings {
     /// Settings file of the fleet; the environment (NARROWS_...) wins over it.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 

@@ -64,6 +64,8 @@ enum State {
 
 /// A connection that was there a moment ago.
 pub(super) struct Live {
+    /// Which server this is, and where.
+    pub server: String,
     pub connection: Connection,
     /// Tells connections apart.
     pub number: u64,
@@ -244,7 +246,8 @@ impl Keeper {
         let (role, version) = (self.role.name(), &server.said);
         tracing::info!(role, server = endpoint.shown, version, connection = self.made, "connected to the broker");
         let (blocked, _) = watch::channel(None);
-        Ok(Live { connection, number: self.made, user: endpoint.user, tap, blocked })
+        let server = format!("{} {} at {}", server.product, server.said, endpoint.shown);
+        Ok(Live { connection, server, number: self.made, user: endpoint.user, tap, blocked })
     }
 
     async fn declare_on(&self, connection: &Connection) -> Result<(), Fault> {
