@@ -196,8 +196,11 @@ impl Job {
             return Err(whole(format!("lists and objects lie more than {MAX_DEPTH} deep in each other")));
         }
         let reader = &mut serde_json::Deserializer::from_str(text);
-        let job: Job = serde_path_to_error::deserialize(&mut *reader)
-            .map_err(|e| JobError::new(e.path().to_string(), e.inner().to_string()))?;
+        let job: Job = serde_path_to_error::deserialize(&mut *reader).map_err(|e| {
+            // Of a document that is no JSON, no field is wrong.
+            let path = if e.inner().is_data() { e.path().to_string() } else { ".".into() };
+            JobError::new(path, e.inner().to_string())
+        })?;
         reader.end().map_err(|e| whole(e.to_string()))?;
         job.check()?;
         Ok(job)

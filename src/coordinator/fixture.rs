@@ -24,7 +24,7 @@ pub const CHUNKS: u32 = 10;
 
 /// Where a fleet lives; dropped, it is removed.
 pub struct Site {
-    pub dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     pub broker: MemoryBroker,
     pub fleet: Fleet,
 }
@@ -62,7 +62,7 @@ impl Site {
         let stores = Stores::new(work).with_output("out", output).with_source("talk.mp4", at("talk.mp4"));
         let broker = MemoryBroker::new(Bounds::default());
         let fleet = Fleet { broker: Arc::new(broker.clone()), stores, tenants: Arc::new(tenants), window: 4 };
-        Self { dir, broker, fleet }
+        Self { _dir: dir, broker, fleet }
     }
 
     /// Writes down a job as a worker does that accepts it.
