@@ -48,6 +48,7 @@ pub struct Worker {
     pub slots: usize,
     pub threads_per_slot: u32,
     pub window: u32,
+    pub part_deadline_s: u64,
 }
 
 /// How often and when a failed part is tried again.
@@ -55,6 +56,7 @@ pub struct Worker {
 #[serde(deny_unknown_fields)]
 pub struct Retry {
     pub attempts: u32,
+    pub outage_attempts: u32,
     pub first_delay_ms: u64,
     pub longest_delay_ms: u64,
 }

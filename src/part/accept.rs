@@ -151,6 +151,15 @@ async fn known(tools: &Tools, id: &JobId) -> Result<Option<Accepted>, PartError>
     Ok(tools.stores.work().get_json(&Key::job(id)).await?)
 }
 
+/// Was this very job accepted, whoever its tenant turned out to be?
+///
+/// # Errors
+/// The work store cannot be reached.
+pub async fn is_known(tools: &Tools, id: &JobId, job: &Job) -> Result<bool, PartError> {
+    let known = known(tools, id).await?;
+    Ok(known.is_some_and(|known| known.job == Job { tenant: known.job.tenant.clone(), ..job.clone() }))
+}
+
 /// A job that was accepted before.
 async fn again(tools: &Tools, accepted: &Accepted) -> Result<Taken, PartError> {
     let (id, job) = (&accepted.id, &accepted.job);

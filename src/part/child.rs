@@ -69,7 +69,7 @@ pub(super) async fn run(
         never = show(tools, accepted, part, receiver) => match never {},
     };
     let Finished { outcome, wall, cpu, peak_bytes, stderr_tail, jail, .. } = finished;
-    attempt.spend(cpu);
+    attempt.spent.add(cpu);
     tracing::debug!(job = %accepted.id, %part, task = kind, outcome = outcome.label(), ?jail, ?wall, ?cpu, "child ended");
     match outcome {
         Outcome::Done(report) => {

@@ -26,7 +26,7 @@ pub mod usage;
 pub use children::{Children, JailedChildren, StopFuture};
 pub use error::PartError;
 pub use report::REPORT_PATH;
-pub use tools::{Attempt, Mode, PartMessage, Planned, Settings, Tools};
+pub use tools::{Attempt, Mode, PartMessage, Planned, Settings, Spent, Tools};
 
 use crate::event::{Fact, Stage};
 use crate::plan::marker::{Marker, PartId, PartResult};
@@ -53,7 +53,11 @@ pub async fn run(tools: &Tools, message: &PartMessage, mut attempt: Attempt) -> 
     }
     let marker = match marker {
         Some(marker) => marker,
-        None => do_and_mark(tools, &accepted, &key, &mut attempt).await?,
+        None => {
+            let marker = work(tools, &accepted, &mut attempt).await?;
+            tools.stores.work().put_json(&key, &marker).await?;
+            marker
+        }
     };
     drop(attempt.permit.take());
     let fact = Fact::PartCompleted {
@@ -73,19 +77,6 @@ async fn tell_started(tools: &Tools, accepted: &Accepted) -> Result<(), PartErro
     tools.tell(id, tenant, Fact::JobStarted).await?;
     let started = Fact::StageStarted { stage: Stage::Probe, parts: 1, frames: 0, media_s: 0.0 };
     Ok(tools.tell(id, tenant, started).await?)
-}
-
-async fn do_and_mark(tools: &Tools, accepted: &Accepted, key: &Key, attempt: &mut Attempt) -> Result<Marker, PartError> {
-    let worked = match work(tools, accepted, attempt).await {
-        Ok(marker) => tools.stores.work().put_json(key, &marker).await.map(|()| marker).map_err(PartError::from),
-        Err(e) => Err(e),
-    };
-    if let Err(error) = &worked
-        && !attempt.spent().is_zero()
-    {
-        usage::note_waste(tools, &accepted.id, attempt, error).await;
-    }
-    worked
 }
 
 async fn work(tools: &Tools, accepted: &Accepted, attempt: &mut Attempt) -> Result<Marker, PartError> {

@@ -170,21 +170,21 @@ pub struct Attempt {
     pub permit: Option<OwnedSemaphorePermit>,
     /// Ends the child and gives the part back.
     pub stop: Stop,
-    /// CPU time its children used so far, microseconds.
-    spent: AtomicU64,
+    /// What its children used.
+    pub spent: Spent,
 }
 
-impl Attempt {
-    pub fn new(part: PartId, number: u32, redelivered: bool, permit: Option<OwnedSemaphorePermit>, stop: Stop) -> Self {
-        Self { part, number, redelivered, permit, stop, spent: AtomicU64::new(0) }
+/// CPU time of children so far. Clones are of the same attempt: it is known however the attempt ends.
+#[derive(Clone, Debug, Default)]
+pub struct Spent(Arc<AtomicU64>);
+
+impl Spent {
+    pub fn add(&self, cpu: Duration) {
+        self.0.fetch_add(u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    pub(super) fn spend(&self, cpu: Duration) {
-        self.spent.fetch_add(u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    pub(super) fn spent(&self) -> Duration {
-        Duration::from_micros(self.spent.load(Ordering::Relaxed))
+    pub fn total(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
     }
 }
 

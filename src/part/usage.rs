@@ -6,11 +6,12 @@
 use super::accepted::Accepted;
 use super::error::{CRASH, PartError};
 use super::markers;
-use super::tools::{Attempt, Tools};
+use super::tools::{PartMessage, Spent, Tools};
 use crate::job::JobId;
 use crate::plan::marker::{Marker, PartId, PartResult};
 use crate::store::key::Key;
 use crate::usage::{Usage, metered};
+use std::time::Duration;
 
 /// One attempt whose work was thrown away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,9 +24,8 @@ struct Waste {
 impl Waste {
     /// `encode-00012.3.1530.crash.9f3a1c22`: the part, the attempt, its CPU milliseconds, how it ended, and digits that tell
     /// it from others.
-    fn name(attempt: &Attempt, error: &PartError) -> String {
-        let (part, cpu_ms) = (part_name(attempt.part), attempt.spent().as_millis());
-        format!("{part}.{}.{cpu_ms}.{}.{:08x}", attempt.number, error.kind(), rand::random::<u32>())
+    fn name(part: PartId, attempt: u32, cpu: Duration, error: &PartError) -> String {
+        format!("{}.{attempt}.{}.{}.{:08x}", part_name(part), cpu.as_millis(), error.kind(), rand::random::<u32>())
     }
 
     fn parse(name: &str) -> Option<Self> {
@@ -45,11 +45,17 @@ async fn wasted(tools: &Tools, job: &JobId) -> Result<Vec<Waste>, PartError> {
     Ok(paths.iter().filter_map(|path| Waste::parse(path.strip_prefix(&folder)?)).collect())
 }
 
-/// Notes that an attempt came to nothing. A note that cannot be written is a bill that is too low, and no more.
-pub(super) async fn note_waste(tools: &Tools, job: &JobId, attempt: &Attempt, error: &PartError) {
-    let key = Key::wasted(job, &Waste::name(attempt, error));
+/// Notes that an attempt came to nothing, unless it was broken off before it did anything. A note that cannot be written
+/// is a bill that is too low, and no more.
+pub async fn note_waste(tools: &Tools, message: &PartMessage, attempt: u32, spent: &Spent, error: &PartError) {
+    let cpu = spent.total();
+    if cpu.is_zero() && !matches!(error, PartError::Crash(_)) {
+        return;
+    }
+    let PartMessage { job, part } = message;
+    let key = Key::wasted(job, &Waste::name(*part, attempt, cpu, error));
     if let Err(error) = tools.stores.work().put(&key, Vec::new()).await {
-        tracing::debug!(%job, part = %attempt.part, %error, "wasted work not noted");
+        tracing::debug!(%job, %part, %error, "wasted work not noted");
     }
 }
 
@@ -98,21 +104,18 @@ pub async fn measure(tools: &Tools, accepted: &Accepted) -> Result<Usage, PartEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shutdown;
-    use std::time::Duration;
 
     #[test]
     fn a_note_of_wasted_work_is_read_from_its_name() {
-        let (_stopper, stop) = shutdown::channel();
-        let attempt = Attempt::new(PartId::Encode(12), 3, false, None, stop);
-        attempt.spend(Duration::from_micros(1_000_400));
-        attempt.spend(Duration::from_micros(530_000));
-        let name = Waste::name(&attempt, &PartError::Crash("died".into()));
+        let spent = Spent::default();
+        spent.add(Duration::from_micros(1_000_400));
+        spent.clone().add(Duration::from_micros(530_000));
+        let name = |error| Waste::name(PartId::Encode(12), 3, spent.total(), &error);
+        let crashed = name(PartError::Crash("died".into()));
         let expected = Waste { part: "encode-00012".into(), cpu_ms: 1530, is_crash: true };
-        assert_eq!(Waste::parse(&name), Some(expected), "{name}");
-        let stopped = Waste::parse(&Waste::name(&attempt, &PartError::Stopped)).unwrap();
-        assert!(!stopped.is_crash);
-        assert_ne!(Waste::name(&attempt, &PartError::Stopped), Waste::name(&attempt, &PartError::Stopped));
+        assert_eq!(Waste::parse(&crashed), Some(expected), "{crashed}");
+        assert!(!Waste::parse(&name(PartError::Stopped)).unwrap().is_crash);
+        assert_ne!(name(PartError::Stopped), name(PartError::Stopped));
         for name in ["", "x", "encode-00012.3.many.crash.1", "a.b.c.d.e.f"] {
             assert_eq!(Waste::parse(name), None, "{name}");
         }

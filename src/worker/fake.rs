@@ -1,6 +1,7 @@
 //! Children that do as they are told, and a folder with a source that nobody looks into.
 
-use super::{Worker, WorkerSettings};
+use super::Worker;
+use super::settings::fixture::settings;
 use crate::broker::memory::{Bounds, MemoryBroker};
 use crate::broker::{Broker, Class, Consumer, Queue};
 use crate::event::{Event, Fact, State, Status};
@@ -268,13 +269,7 @@ pub fn id() -> JobId {
 
 impl Process {
     pub fn worker(&self) -> Worker {
-        let settings = WorkerSettings {
-            slots: 2,
-            attempts: 3,
-            first_delay: Duration::from_millis(1),
-            longest_delay: Duration::from_millis(4),
-        };
-        Worker::new(self.tools.clone(), settings)
+        Worker::new(self.tools.clone(), settings())
     }
 
     /// Submits the job and works until it has ended, and then until nothing is left to do.
@@ -289,6 +284,32 @@ impl Process {
         stopper.stop();
         worker.await.unwrap().unwrap();
         state
+    }
+
+    /// Submits a document and works until it is rejected, and then until nothing is left to do.
+    pub async fn until_rejected(&mut self, document: &[u8]) -> Event {
+        let stream = crate::event::rejected_stream(document);
+        let mut events = self.broker.consume(Queue::events_of(stream.as_str()), 1).await.unwrap();
+        self.broker.publish(Queue::Jobs(Lane::Normal), document.to_vec()).await.unwrap();
+        let (stopper, stop) = shutdown::channel();
+        let worker = tokio::spawn(self.worker().run(stop));
+        let told = async {
+            loop {
+                let delivery = events.next().await.unwrap();
+                let event: Event = serde_json::from_slice(&delivery.body).unwrap();
+                delivery.ack().await.unwrap();
+                if matches!(event.fact, Fact::JobRejected { .. }) {
+                    return event;
+                }
+            }
+        };
+        let event = tokio::time::timeout(Duration::from_secs(60), told).await.expect("it is rejected");
+        while self.depth() > 0 {
+            tokio::task::yield_now().await;
+        }
+        stopper.stop();
+        worker.await.unwrap().unwrap();
+        event
     }
 
     pub async fn submit(&self, job: &Job) -> Box<dyn Consumer> {
