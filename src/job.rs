@@ -196,11 +196,8 @@ impl Job {
             return Err(whole(format!("lists and objects lie more than {MAX_DEPTH} deep in each other")));
         }
         let reader = &mut serde_json::Deserializer::from_str(text);
-        let job: Job = serde_path_to_error::deserialize(&mut *reader).map_err(|e| {
-            // Of a document that is no JSON, no field is wrong.
-            let path = if e.inner().is_data() { e.path().to_string() } else { ".".into() };
-            JobError::new(path, e.inner().to_string())
-        })?;
+        let job: Job = serde_path_to_error::deserialize(&mut *reader)
+            .map_err(|e| JobError::new(known_path(&e.path().to_string()), e.inner().to_string()))?;
         reader.end().map_err(|e| whole(e.to_string()))?;
         job.check()?;
         Ok(job)
@@ -253,6 +250,15 @@ impl Job {
 
 fn too_long(bytes: usize, most: usize) -> String {
     format!("has {bytes} bytes; at most {most} are allowed")
+}
+
+/// The path up to where it is known: a document cut short ends in the middle of something.
+fn known_path(path: &str) -> &str {
+    match path.strip_suffix('?') {
+        Some("") => ".",
+        Some(known) => known.trim_end_matches('.'),
+        None => path,
+    }
 }
 
 /// Does it nest deeper than [`MAX_DEPTH`]? One pass over the bytes, and no memory.
