@@ -1,5 +1,6 @@
 //! How a coordinator is set up: `[coordinator]`.
 
+use crate::tenant::KeyPlace;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,6 +31,37 @@ pub struct CoordinatorSettings {
     pub header_timeout_s: u64,
     /// Longest time to read a request's body and answer it.
     pub request_timeout_s: u64,
+    /// Who runs the fleet; left out, nobody does by HTTP.
+    #[serde(default)]
+    pub operator: Option<OperatorSettings>,
+}
+
+/// `[coordinator.operator]`: the credentials of whoever runs the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorSettings {
+    pub access_key_id: String,
+    #[serde(flatten)]
+    secret: SecretPlace,
+}
+
+/// Where the secret is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+enum SecretPlace {
+    #[serde(rename = "secret_file")]
+    File(String),
+    #[serde(rename = "secret_env")]
+    Variable(String),
+}
+
+impl OperatorSettings {
+    /// The field that says where the secret is, and the place.
+    pub fn place(&self) -> (&'static str, KeyPlace<'_>) {
+        match &self.secret {
+            SecretPlace::File(path) => ("secret_file", KeyPlace::File(path)),
+            SecretPlace::Variable(name) => ("secret_env", KeyPlace::Variable(name)),
+        }
+    }
 }
 
 impl CoordinatorSettings {
