@@ -98,9 +98,9 @@ async fn open(config: &Config) -> Result<(Coordinator, TcpListener), Failed> {
 /// The credentials of whoever runs the fleet, where there are any.
 fn operator(config: &Config) -> Result<Option<Operator>, Failed> {
     let Some(operator) = &config.coordinator.operator else { return Ok(None) };
-    let (field, place) = operator.place();
-    let secret = fleet::key(place).and_then(|content| Secret::new(&content));
-    let secret = secret.map_err(|reason| Exit::Settings.because(format!("coordinator.operator.{field}: {reason}")))?;
+    let wrong = |(field, reason): (&str, String)| Exit::Settings.because(format!("coordinator.{field}: {reason}"));
+    let (field, place) = operator.place().map_err(wrong)?;
+    let secret = fleet::key(place).and_then(|content| Secret::new(&content)).map_err(|reason| wrong((field, reason)))?;
     Ok(Some(Operator::new(operator.access_key_id.clone(), &secret)))
 }
 

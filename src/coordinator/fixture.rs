@@ -123,12 +123,14 @@ impl Site {
     pub fn callbacks(&self) -> run::Tools {
         let (broker, work) = (Arc::new(self.broker.clone()), self.fleet.stores.work().clone());
         let tenants = TenantCallbacks::of_all(&self.fleet.tenants).unwrap();
-        run::Tools::new(broker, work, tenants, callback_settings(), Arc::new(guard::SystemResolver), Arc::new(super::now_ms)).unwrap()
+        run::Tools::new(broker, work, tenants, callback_settings(), Arc::new(guard::SystemResolver), Arc::new(super::now_ms))
+            .unwrap()
     }
 }
 
 fn callback_settings() -> CallbackSettings {
-    let text = "schedule_s = [0, 3600]\ntimeout_s = 1\nmax_response_bytes = 0\nallow_http = true\nallow_private = []\nparallel = 1\n";
+    let text =
+        "schedule_s = [0, 3600]\ntimeout_s = 1\nmax_response_bytes = 0\nallow_http = true\nallow_private = []\nparallel = 1\n";
     toml::from_str(text).unwrap()
 }
 
@@ -143,7 +145,7 @@ pub fn settings() -> CoordinatorSettings {
         max_connections: 64,
         max_requests: 32,
         max_streams: 2,
-        header_timeout_s: 5,
+        header_timeout_s: 1,
         request_timeout_s: 20,
         operator: None,
     }
