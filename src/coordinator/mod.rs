@@ -18,6 +18,8 @@ mod sweep;
 mod write;
 
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod tests;
 
 pub use fleet::Fleet;
@@ -27,6 +29,6 @@ pub use settings::CoordinatorSettings;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970.
-fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
