@@ -200,8 +200,10 @@ pub async fn a_killed_server_comes_back_with_every_confirmed_message(node: &mut 
     let mut seen = Vec::new();
     while seen.last().map(Vec::as_slice) != Some(b"2") {
         let delivery = soon(events.next()).await.unwrap();
-        seen.push(delivery.body.clone());
-        delivery.ack().await.unwrap();
+        let body = delivery.body.clone();
+        if delivery.ack().await.is_ok() {
+            seen.push(body);
+        }
     }
     assert_eq!(seen, [b"0".to_vec(), b"1".to_vec(), b"2".to_vec()], "in their order");
     let mut jobs = broker.consume(JOBS, 1).await.unwrap();

@@ -55,6 +55,10 @@ impl RabbitIntake {
                 }
             };
             let (queue, message) = open.message(queues).await?;
+            if !message.acker.usable() {
+                // What is left of a lost channel cannot be settled, and comes again by the next.
+                return Err(Fault::Gone(format!("{queue}: the channel was lost")));
+            }
             let hold = open.hold.clone();
             match self.source.office.take_in(&hold, queue, message).await? {
                 Some(delivery) => return Ok(delivery),
