@@ -70,6 +70,8 @@ pub(super) struct Live {
     pub connection: Connection,
     /// Tells connections apart.
     pub number: u64,
+    /// Name and version of the server.
+    pub server: String,
     /// Who we are to the server.
     pub user: Option<String>,
     tap: Arc<Tap>,
@@ -244,10 +246,11 @@ impl Keeper {
         }
         given_up.keep();
         self.made += 1;
-        let (role, version) = (self.role.name(), &server.said);
-        tracing::info!(role, server = endpoint.shown, version, connection = self.made, "connected to the broker");
+        let (role, number) = (self.role.name(), self.made);
+        let server = format!("{} {}", server.product, server.said);
+        tracing::info!(role, at = endpoint.shown, server, connection = number, "connected to the broker");
         let (blocked, _) = watch::channel(None);
-        Ok(Live { connection, number: self.made, user: endpoint.user, tap, blocked })
+        Ok(Live { connection, number, server, user: endpoint.user, tap, blocked })
     }
 
     async fn declare_on(&self, connection: &Connection) -> Result<(), Fault> {
