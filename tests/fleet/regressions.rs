@@ -2,6 +2,7 @@
 //! the model of [`crate::simulation`] draws in the same order: a change of the model that moves the draws is tried on all
 //! the schedules, and these go on proving that nothing of theirs came back.
 
+#![allow(dead_code, unused_imports)]
 use crate::simulation::run;
 
 #[track_caller]
