@@ -28,6 +28,8 @@ enum Op {
     PutResult(State),
     PutStatus,
     Nudge,
+    /// The facts are taken in: now the open job is looked at.
+    Sweep,
     Visit,
     RemoveOpen,
     Propose(State),
@@ -56,6 +58,11 @@ pub struct Coordinator {
 impl Coordinator {
     pub fn is_idle(&self) -> bool {
         self.held.is_empty()
+    }
+
+    /// It sleeps, or has woken up and goes on with what another has been given.
+    pub fn is_behind(&self) -> bool {
+        self.frozen || self.detached
     }
 
     pub fn step(&mut self, world: &mut World, me: usize, is_active: bool) -> Result<(), String> {
@@ -110,6 +117,10 @@ impl Coordinator {
                 (self.base, self.next) = (self.stored.clone(), self.stored.clone());
             }
             Op::Record => self.record(world),
+            Op::Sweep => {
+                (self.sweeping, self.news) = (true, false);
+                self.ops.extend([Op::Begin, Op::Adopt, Op::Follow]);
+            }
             Op::Adopt => self.adopt(world),
             Op::PutEvent(recorded) => world.put_event(&recorded)?,
             Op::Follow => self.follow(world),
@@ -171,8 +182,7 @@ impl Coordinator {
         if self.sweeping {
             self.ops.push_back(Op::Visit);
         } else if has_tick && world.store.open {
-            (self.sweeping, self.news) = (true, false);
-            self.ops.extend([Op::Begin, Op::Adopt, Op::Follow]);
+            self.ops.push_back(Op::Sweep);
         } else {
             self.ops.push_back(Op::Ack);
         }
@@ -182,7 +192,8 @@ impl Coordinator {
     fn visit(&mut self, world: &World) {
         let end = self.next.as_ref().and_then(|next| next.status.state).filter(|state| state.is_terminal());
         if end.is_some() {
-            self.settled += 1;
+            // Jobs are looked after for longer than any process sleeps.
+            self.settled = if world.sleepers == 0 { self.settled + 1 } else { 0 };
             self.ops.extend((self.settled >= SETTLE_TICKS).then_some(Op::RemoveOpen));
             return self.ops.push_back(Op::Ack);
         }
