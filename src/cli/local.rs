@@ -55,11 +55,16 @@ pub(super) fn tools(config: &Config, stores: Stores, scratch: &Path, ranges: boo
     Tools::new(broker, stores, Arc::new(JailedChildren(Sandbox::from(&config.sandbox))), settings)
 }
 
+/// How many children run at once.
+pub(super) fn slots(config: &Config) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    if config.worker.slots == 0 { cores() } else { config.worker.slots }
+}
+
 /// The worker of this run.
 pub(super) fn worker(config: &Config, tools: Tools) -> Worker {
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let settings = WorkerSettings {
-        slots: if config.worker.slots == 0 { cores() } else { config.worker.slots },
+        slots: slots(config),
         name: "local".into(),
         lanes: LaneWeights { high: 1, normal: 1, low: 1 },
         attempts: config.retry.attempts,

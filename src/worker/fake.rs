@@ -286,6 +286,32 @@ impl Process {
         state
     }
 
+    /// Submits a document and works until it is rejected, and then until nothing is left to do.
+    pub async fn until_rejected(&mut self, document: &[u8]) -> Event {
+        let stream = crate::event::rejected_stream(document);
+        let mut events = self.broker.consume(Queue::events_of(stream.as_str()), 1).await.unwrap();
+        self.broker.publish(Queue::Jobs(Lane::Normal), document.to_vec()).await.unwrap();
+        let (stopper, stop) = shutdown::channel();
+        let worker = tokio::spawn(self.worker().run(stop));
+        let told = async {
+            loop {
+                let delivery = events.next().await.unwrap();
+                let event: Event = serde_json::from_slice(&delivery.body).unwrap();
+                delivery.ack().await.unwrap();
+                if matches!(event.fact, Fact::JobRejected { .. }) {
+                    return event;
+                }
+            }
+        };
+        let event = tokio::time::timeout(Duration::from_secs(60), told).await.expect("it is rejected");
+        while self.depth() > 0 {
+            tokio::task::yield_now().await;
+        }
+        stopper.stop();
+        worker.await.unwrap().unwrap();
+        event
+    }
+
     pub async fn submit(&self, job: &Job) -> Box<dyn Consumer> {
         self.broker.publish(Queue::Jobs(job.lane), serde_json::to_vec(job).unwrap()).await.unwrap();
         self.broker.consume(Queue::events_of("talk"), 1).await.unwrap()

@@ -1,8 +1,8 @@
 //! Whose turn it is: smooth weighted round robin over queues, of which some are empty.
 //!
-//! Every turn each queue gains credit by its weight, and the one that is served pays the sum of all weights. The queue with
+//! Every turn each queue gains credit by its weight, and the one that is served pays what all have gained. The queue with
 //! most credit is asked first, so that service spreads evenly (3, 1 gives a a b a, not a a a b), and none that waits is
-//! passed over for ever. A queue that was found empty has nothing to wait for and loses its credit.
+//! passed over for ever. A queue that was found empty has nothing to wait for: it gains nothing and loses its credit.
 
 use crate::broker::{Class, Queue};
 use crate::job::Lane;
@@ -70,17 +70,18 @@ impl<T: Copy + PartialEq> Rota<T> {
     pub fn served(&mut self, item: T) {
         let order = self.order();
         let Some(place) = order.iter().position(|other| *other == item) else { return };
-        let total: i64 = self.entries.iter().map(|entry| entry.weight).sum();
+        let mut gained = 0;
         for entry in &mut self.entries {
             if order[..place].contains(&entry.item) {
                 entry.credit = 0;
-                continue;
+            } else {
+                // Whether those after it are empty is not known: they are asked first before long.
+                entry.credit += entry.weight;
+                gained += entry.weight;
             }
-            // Whether those after it are empty is not known; what they gain meanwhile is bounded.
-            entry.credit = (entry.credit + entry.weight).min(total);
-            if entry.item == item {
-                entry.credit -= total;
-            }
+        }
+        for entry in self.entries.iter_mut().filter(|entry| entry.item == item) {
+            entry.credit -= gained;
         }
     }
 }
@@ -100,7 +101,7 @@ mod tests {
     fn lanes_that_all_have_work_are_served_by_weight_and_evenly() {
         let mut rota = Rota::new([('a', 3), ('b', 1), ('c', 2)]);
         let served: String = (0..12).filter_map(|_| serve(&mut rota, |_| true)).collect();
-        assert_eq!(served, "acabacacabac");
+        assert_eq!(served, "acabcaacabca");
     }
 
     #[test]

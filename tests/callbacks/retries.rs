@@ -61,9 +61,9 @@ async fn the_wait_is_a_message_of_the_broker_and_outlives_the_consumer() {
     assert!(receiver.rest().is_empty());
     let running = stage.run(&talk);
     assert_eq!(receiver.next().await.sequence(), 1);
-    stage.cursor_when(&talk, &hook, |c| c.delivered == 1).await;
+    stage.settled(&talk).await;
+    assert_eq!(stage.cursor(&talk, &hook).await.delivered, 1);
     running.stop().await;
-    assert_eq!(stage.broker.depth(Queue::callbacks_of("talk")).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -138,9 +138,7 @@ async fn gone_disables_the_endpoint_for_the_tenant_until_it_is_enabled() {
     for job in [&other, &first] {
         stage.nudge(job, std::slice::from_ref(&hook)).await;
     }
-    while stage.broker.depth(Queue::callbacks_of("talk")).await.unwrap() > 0 {
-        tokio::task::yield_now().await;
-    }
+    stage.settled(&first).await;
     running.stop().await;
     assert!(receiver.rest().is_empty(), "nothing goes to an endpoint that wants no more");
 

@@ -156,6 +156,17 @@ impl Stage {
         }
     }
 
+    /// Waits until every nudge of the job's partition was acked.
+    pub async fn settled(&self, job: &JobId) {
+        let queue = Queue::callbacks_of(job.as_str());
+        let poll = async {
+            while self.broker.unsettled(queue) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, poll).await.expect("a nudge is left in the queue");
+    }
+
     pub async fn exists(&self, key: &Key) -> bool {
         self.store.size(key).await.unwrap().is_some()
     }
