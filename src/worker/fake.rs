@@ -1,7 +1,7 @@
 //! Children that do as they are told, and a folder with a source that nobody looks into.
 
 use super::Worker;
-use super::settings::fixture::settings;
+pub use super::settings::fixture::settings;
 use crate::broker::memory::{Bounds, MemoryBroker};
 use crate::broker::{Broker, Class, Consumer, Queue};
 use crate::event::{Event, Fact, State, Status};
