@@ -197,7 +197,7 @@ impl Job {
         }
         let reader = &mut serde_json::Deserializer::from_str(text);
         let job: Job = serde_path_to_error::deserialize(&mut *reader)
-            .map_err(|e| JobError::new(e.path().to_string(), e.inner().to_string()))?;
+            .map_err(|e| JobError::new(known_path(&e.path().to_string()), e.inner().to_string()))?;
         reader.end().map_err(|e| whole(e.to_string()))?;
         job.check()?;
         Ok(job)
@@ -250,6 +250,15 @@ impl Job {
 
 fn too_long(bytes: usize, most: usize) -> String {
     format!("has {bytes} bytes; at most {most} are allowed")
+}
+
+/// The path up to where it is known: a document cut short ends in the middle of something.
+fn known_path(path: &str) -> &str {
+    match path.strip_suffix('?') {
+        Some("") => ".",
+        Some(known) => known.trim_end_matches('.'),
+        None => path,
+    }
 }
 
 /// Does it nest deeper than [`MAX_DEPTH`]? One pass over the bytes, and no memory.

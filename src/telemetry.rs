@@ -1,7 +1,22 @@
 //! Logs: to stderr, as text or as JSON, one line for what happened, its particulars as fields.
 
-use crate::config::{Log, LogFormat};
+use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
 
 /// Can the level be understood?
 ///

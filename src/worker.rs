@@ -66,9 +66,13 @@ struct Open {
 enum Leaving {
     No,
     /// What is open may end by itself.
-    Finishing { until: Instant },
+    Finishing {
+        until: Instant,
+    },
     /// Children are killed; their parts go back.
-    Stopping { until: Instant },
+    Stopping {
+        until: Instant,
+    },
     /// Whatever is open is dropped.
     Gone,
 }

@@ -72,10 +72,25 @@ fn meaning(config: &Config, tenants: &Tenants) -> Vec<Meaning> {
     said.extend(tenants.iter().map(|t| say(&format!("tenants.{}", t.name), tenant(config, t))));
     let (slots, threads) = (super::local::slots(config), config.worker.threads_per_slot);
     let why = if config.worker.slots == 0 { ", one for each core of this machine" } else { "" };
-    said.push(say("worker", format!("{slots} children at once{why}, {threads} threads for each encoder, {} parts of a job", config.worker.window)));
-    said.push(say("retry", format!("{} attempts of a part, {} to {} ms apart", config.retry.attempts, config.retry.first_delay_ms, config.retry.longest_delay_ms)));
+    said.push(say(
+        "worker",
+        format!("{slots} children at once{why}, {threads} threads for each encoder, {} parts of a job", config.worker.window),
+    ));
+    said.push(say(
+        "retry",
+        format!(
+            "{} attempts of a part, {} to {} ms apart",
+            config.retry.attempts, config.retry.first_delay_ms, config.retry.longest_delay_ms
+        ),
+    ));
     let sandbox = &config.sandbox;
-    said.push(say("sandbox", format!("at least {:?}; a child has {} s, and {} s without progress", sandbox.minimum_jail, sandbox.deadline_s, sandbox.stall_s)));
+    said.push(say(
+        "sandbox",
+        format!(
+            "at least {:?}; a child has {} s, and {} s without progress",
+            sandbox.minimum_jail, sandbox.deadline_s, sandbox.stall_s
+        ),
+    ));
     said
 }
 

@@ -9,9 +9,9 @@ use crate::coordinator::Fleet;
 use crate::coordinator::ops::OpError;
 use crate::shutdown::Signals;
 use crate::store::Stores;
-use crate::tenant::{KeyPlace, SubmitRules, Tenants};
+use crate::tenant::{KeyPlace, Tenants};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Most that is read of a file with a key, bytes; longer ones are refused by their length.
@@ -23,6 +23,13 @@ pub(super) struct Settings {
     /// Settings file of the fleet; the environment (NARROWS_...) wins over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The file, where one is given.
+    pub fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
 }
 
 /// Opens the fleet and does something with it. A signal ends that wherever it is, and `left` says what that means.
@@ -62,7 +69,8 @@ async fn open(config: &Config) -> Result<Fleet, Failed> {
 /// It is not there, or it refuses.
 pub(super) async fn broker(config: &Config) -> Result<RabbitBroker, BrokerError> {
     if config.broker.kind != Kind::RabbitMq {
-        let how = "broker.kind: is \"memory\", which nobody else can reach; set it to \"rabbitmq\", and broker.uri or broker.uri_file";
+        let how =
+            "broker.kind: is \"memory\", which nobody else can reach; set it to \"rabbitmq\", and broker.uri or broker.uri_file";
         return Err(BrokerError::Denied(how.into()));
     }
     RabbitBroker::connect(&config.broker).await
@@ -87,7 +95,7 @@ pub(super) fn stores(config: &Config) -> Result<Stores, Failed> {
 /// # Errors
 /// Names the setting, and never a key.
 pub(super) fn tenants(config: &Config, with_keys: bool) -> Result<Tenants, Failed> {
-    let rules = SubmitRules::default();
+    let rules = config.submit.rules();
     let tenants = if with_keys { Tenants::with_keys(&config.tenants, rules, key) } else { Tenants::new(&config.tenants, rules) };
     tenants.map_err(|e| Exit::Settings.because(e))
 }

@@ -27,6 +27,7 @@ mod usage;
 mod view;
 mod watch;
 mod words;
+mod worker;
 
 /// The end of every command's help: the house's exit codes, and what they mean here.
 macro_rules! exit_codes {
@@ -68,6 +69,8 @@ enum Command {
     Probe(probe::Args),
     /// List the presets, or show one.
     Presets(presets::Args),
+    /// Work for a fleet: take parts off the broker's queues, and jobs.
+    Worker(worker::Args),
     /// Give the fleet a job.
     Submit(submit::Args),
     /// Show where a job is.
@@ -94,6 +97,8 @@ enum Command {
 
 /// Runs the program.
 pub fn run() -> ExitCode {
+    // Once for the process: brokers, stores and callbacks all speak TLS by it. That somebody was first is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(help_or_error) => {
@@ -106,6 +111,7 @@ pub fn run() -> ExitCode {
         Command::Transcode(args) => transcode::run(args),
         Command::Probe(args) => probe::run(&args),
         Command::Presets(args) => presets::run(&args),
+        Command::Worker(args) => worker::run(&args),
         Command::Submit(args) => submit::run(&args),
         Command::Status(args) => status::run(&args),
         Command::List(args) => list::run(&args),

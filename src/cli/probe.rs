@@ -35,7 +35,8 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
     let source = local::source(&args.source)?;
     let name = args.source.display().to_string();
     let file = LocalFile::open(&source).map_err(|e| Exit::Misuse.because(format!("{name}: {e}")))?;
-    let scratch = Scratch::new(&std::env::temp_dir(), "probe").map_err(|e| Exit::Internal.because(format!("no scratch folder could be made: {e}")))?;
+    let scratch = Scratch::new(&std::env::temp_dir(), "probe")
+        .map_err(|e| Exit::Internal.because(format!("no scratch folder could be made: {e}")))?;
     let signalled = Mutex::new(None);
     let finished = runtime()?.block_on(async {
         let mut signals = Signals::listen().map_err(|e| Exit::Internal.because(e))?;

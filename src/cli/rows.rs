@@ -102,7 +102,8 @@ a-longer-name  failed      1234
 
     #[test]
     fn sizes_are_said_in_the_unit_that_fits() {
-        let sizes = [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (6_249_820, "6.2 MB")];
+        let sizes =
+            [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (6_249_820, "6.2 MB")];
         for (bytes, text) in sizes {
             assert_eq!(size(bytes), text);
         }

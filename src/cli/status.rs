@@ -71,7 +71,10 @@ pub(super) fn text(job: &JobId, tenant: &str, status: &Status, request: Option<&
         line("report", report);
     }
     if let Some(usage) = &status.usage {
-        line("made", &format!("{:.2} minutes of output, {} frames, {:.1} CPU seconds", usage.minutes(), usage.frames, usage.cpu_s));
+        line(
+            "made",
+            &format!("{:.2} minutes of output, {} frames, {:.1} CPU seconds", usage.minutes(), usage.frames, usage.cpu_s),
+        );
     }
     lines.join("\n") + "\n"
 }

@@ -1,11 +1,11 @@
 //! `narrows usage`: what a tenant's jobs used.
 
 use super::exit::{Exit, Failed};
+use super::exit_codes;
 use super::fleet::{self, ASKED, Settings};
 use super::presets::write_out;
 use super::rows::{Rows, size};
 use super::words::{self, Day};
-use super::exit_codes;
 use crate::coordinator::ops::{self, UsageReport};
 use crate::usage::Usage;
 
@@ -93,7 +93,16 @@ fn csv(report: &UsageReport) -> String {
     for day in &report.days {
         let mut push = |measure: &str, kind: [&str; 3], value: String| {
             let [codec, class, feature] = kind.map(String::from);
-            rows.push([report.tenant.clone(), day.day.clone(), day.jobs.to_string(), measure.into(), codec, class, feature, value]);
+            rows.push([
+                report.tenant.clone(),
+                day.day.clone(),
+                day.jobs.to_string(),
+                measure.into(),
+                codec,
+                class,
+                feature,
+                value,
+            ]);
         };
         for line in &day.usage.output {
             push("output_s", [&line.codec, &line.class, &line.feature], line.seconds.to_string());

@@ -9,7 +9,7 @@ use super::accepted::Accepted;
 use super::error::PartError;
 use super::tools::{Mode, Tools, now_ms};
 use super::{admission, finish};
-use crate::address;
+use crate::callback::TenantCallbacks;
 use crate::event::{Fact, is_reserved, rejected_stream};
 use crate::job::{Claims, Job, JobError, JobId};
 use crate::plan::marker::PartId;
@@ -120,31 +120,18 @@ fn check(tools: &Tools, job: &Job) -> Result<(), JobError> {
         Err(e) if !e.is_temporary() => return Err(JobError::new("output.uri", e.to_string())),
         _ => {}
     }
-    if tools.settings.mode == Mode::OneProcess || tools.tenants.get(&job.tenant).is_some_and(|t| t.allow_private_callbacks) {
-        return Ok(());
-    }
-    for (n, callback) in job.callbacks.iter().enumerate() {
-        if let Some(why) = not_public(&callback.url) {
-            return Err(JobError::new(format!("callbacks[{n}].url"), format!("its host is not on the public internet: {why}")));
-        }
-    }
-    Ok(())
+    check_callbacks(tools, job)
 }
 
-/// Why a URL leads to no public host, as far as its text says. Names are looked up, and judged, when they are called.
-fn not_public(url: &str) -> Option<&'static str> {
-    let url = url::Url::parse(url).ok()?;
-    match url.host()? {
-        url::Host::Ipv4(address) => address::why_not_public(address.into()),
-        url::Host::Ipv6(address) => address::why_not_public(address.into()),
-        // Special-use names (RFC 6761 6.3, RFC 6762, RFC 8375) and those that clouds answer to inside.
-        url::Host::Domain(name) => {
-            let name = name.trim_end_matches('.');
-            let inside = ["localhost", "local", "internal", "home.arpa"];
-            let is_inside = |suffix: &str| name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-            inside.into_iter().any(is_inside).then_some("a name for hosts inside")
-        }
+/// An endpoint that can be seen never to be called. Names are looked up, and judged, when they are called.
+fn check_callbacks(tools: &Tools, job: &Job) -> Result<(), JobError> {
+    let Some(settings) = &tools.callbacks else { return Ok(()) };
+    let allow_private = tools.tenants.get(&job.tenant).is_some_and(|tenant| tenant.allow_private_callbacks);
+    let policy = settings.policy(&TenantCallbacks { allow_private, ..TenantCallbacks::default() });
+    for (n, callback) in job.callbacks.iter().enumerate() {
+        policy.check(&callback.url).map_err(|e| JobError::new(format!("callbacks[{n}].url"), e.to_string()))?;
     }
+    Ok(())
 }
 
 async fn known(tools: &Tools, id: &JobId) -> Result<Option<Accepted>, PartError> {
@@ -241,29 +228,4 @@ pub async fn refuse(
     tracing::info!(job = %id, tenant, path = error.path, reason = error.reason, "job rejected");
     let fact = Fact::JobRejected { path: error.path, reason: error.reason, requested_id };
     Ok(tools.tell(&id, tenant, fact).await?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_that_leads_inside_is_seen_by_its_text_where_it_can_be() {
-        for url in [
-            "http://127.0.0.1/",
-            "http://[::1]:8080/",
-            "http://169.254.169.254/latest/meta-data/",
-            "http://[::ffff:10.0.0.1]/",
-            "http://2130706433/",
-            "http://0x7f.1/",
-            "https://localhost/hook",
-            "https://metadata.google.internal/",
-            "https://printer.local./",
-        ] {
-            assert!(not_public(url).is_some(), "{url}");
-        }
-        for url in ["https://hooks.example.com/", "https://93.184.216.34/", "https://internal.example.com/", "https://mylocal/"] {
-            assert_eq!(not_public(url), None, "{url}");
-        }
-    }
 }

@@ -5,6 +5,7 @@ use super::children::Children;
 use super::error::PartError;
 use super::scratch::ScratchFolder;
 use crate::broker::{Broker, BrokerError, Class, Queue, Topic};
+use crate::callback::CallbackSettings;
 use crate::event::{Event, Fact};
 use crate::job::{JobId, Lane};
 use crate::plan::Plan;
@@ -63,6 +64,8 @@ pub struct Tools {
     pub stores: Stores,
     pub children: Arc<dyn Children>,
     pub tenants: Arc<Tenants>,
+    /// By which a job's endpoints are judged when it is accepted; absent: when they are called.
+    pub callbacks: Option<Arc<CallbackSettings>>,
     pub settings: Arc<Settings>,
     planned: Arc<Mutex<VecDeque<Arc<Planned>>>>,
 }
@@ -84,12 +87,18 @@ impl Tools {
     /// Tools for whoever submits: [`Tools::with_tenants`] says otherwise.
     pub fn new(broker: Arc<dyn Broker>, stores: Stores, children: Arc<dyn Children>, settings: Settings) -> Self {
         let tenants = Arc::new(Tenants::open());
-        Self { broker, stores, children, tenants, settings: Arc::new(settings), planned: Arc::default() }
+        let (callbacks, settings) = (None, Arc::new(settings));
+        Self { broker, stores, children, tenants, callbacks, settings, planned: Arc::default() }
     }
 
     /// Takes jobs of these tenants only, within their quotas.
     pub fn with_tenants(self, tenants: Tenants) -> Self {
         Self { tenants: Arc::new(tenants), ..self }
+    }
+
+    /// Takes jobs only whose endpoints may be called.
+    pub fn with_callbacks(self, callbacks: CallbackSettings) -> Self {
+        Self { callbacks: Some(Arc::new(callbacks)), ..self }
     }
 
     /// Where the job's customer wants the result.

@@ -112,7 +112,7 @@ mod tests {
     }
 
     fn plan(hls: bool) -> Plan {
-        let video = serde_json::json!({"stream": 0, "source_base": [1, 25], "origin": 0, "clock": "trusted", "timescale": 25,
+        let video = serde_json::json!({"stream": 0, "source_base": [1, 25], "origin": 0, "clock": crate::probe::Clock::Trusted, "timescale": 25,
             "ticks_per_tick": 1, "reorder_delay": 2, "frame_duration": 1, "frame_rate": [25, 1], "expected_frames": 50,
             "filters": {"rotation": 0, "deinterlace": "frame", "tone_map": false, "pad_to_even": false},
             "rungs": [rung("1080p", 1920, 1080), rung("540p", 960, 540)], "chunks": []});

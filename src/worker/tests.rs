@@ -54,7 +54,8 @@ async fn a_job_runs_every_part_once_and_tells_it_in_order() {
         &Fact::StageCompleted { stage: Stage::Package },
         &Fact::JobCompleted { report: "report.json".into(), usage: usage.clone() },
     ];
-    let line = |class: &str| UsageLine { codec: "h264".into(), class: class.into(), feature: String::new(), seconds: media_s * 2.0 };
+    let line =
+        |class: &str| UsageLine { codec: "h264".into(), class: class.into(), feature: String::new(), seconds: media_s * 2.0 };
     assert_eq!(usage.output, [line("sd")]);
     assert_eq!((usage.frames, usage.parts, usage.source_bytes), (frames, parts + 2, 5));
     assert_eq!((usage.wasted_attempts, usage.cpu_s), (0, (parts + 1) as f64 * 0.01));

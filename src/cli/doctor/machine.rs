@@ -26,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// a whole ladder, stays well under it.
 const LEAST_SCRATCH_BYTES_A_SLOT: u64 = 1_000_000_000;
 /// The encoders by the names of people and of libavcodec, and a preset that needs each.
-const ENCODERS: [(&str, &str, &str); 3] = [("x265", "libx265", "h265"), ("x264", "libx264", "h264"), ("SVT-AV1", "libsvtav1", "av1")];
+const ENCODERS: [(&str, &str, &str); 3] =
+    [("x265", "libx265", "h265"), ("x264", "libx264", "h264"), ("SVT-AV1", "libsvtav1", "av1")];
 /// The test pictures; SVT-AV1 takes nothing smaller than 64 x 64.
 const WIDTH: usize = 160;
 const HEIGHT: usize = 96;

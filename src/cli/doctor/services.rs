@@ -143,7 +143,10 @@ mod tests {
         assert!(of(100_200).ok && of(99_000).ok && of(101_500).ok);
         assert_eq!(of(101_600).found, "0.1 s behind the work store's");
         assert!(of(131_500).ok && !of(131_501).ok);
-        assert_eq!(of(60_000).line(), "wrong  clock: 39.0 s ahead of the work store's; fix: let both synchronise with NTP (timedatectl set-ntp true)\n");
+        assert_eq!(
+            of(60_000).line(),
+            "wrong  clock: 39.0 s ahead of the work store's; fix: let both synchronise with NTP (timedatectl set-ntp true)\n"
+        );
     }
 
     #[tokio::test]
