@@ -215,3 +215,10 @@ pub fn children_of(home: &Home) -> Vec<u32> {
     };
     processes().into_iter().filter(is_child).collect()
 }
+
+/// Every file under a folder, but locks.
+pub fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let all = entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] });
+    all.filter(|path| path.extension().is_none_or(|extension| extension != "lock")).collect()
+}

@@ -100,7 +100,7 @@ impl Cluster {
         let temporary = self.home.join(&format!("{role}-{n}"));
         std::fs::create_dir_all(&temporary).expect("the home is ours");
         command.arg(role).arg("--config").arg(&self.config).env("TMPDIR", &temporary);
-        command.env("NARROWS_WORKER__SCRATCH", temporary.join("scratch"));
+        command.env("NARROWS_SCRATCH__FOLDER", temporary.join("scratch"));
         command
     }
 
@@ -248,11 +248,14 @@ fn configure(home: &Home, setup: &Setup, broker: &str, endpoint: &str, garage: &
         })
     };
     let settings = json!({
-        "log": { "level": "info" },
-        "broker": { "kind": "rabbitmq", "uri": broker },
+        "log": { "level": "narrows=info,warn" },
+        "broker": { "kind": "rabbitmq", "uri_file": private("broker", broker) },
         "work": { "store": "work" },
         "stores": { "work": bucket(WORK), "media": bucket(MEDIA) },
         "worker": { "slots": setup.slots },
+        "scratch": { "part_bytes": 16 * 1024 * 1024 },
+        "retry": { "longest_delay_ms": 5000 },
+        "callbacks": { "schedule_s": [0, 1, 2, 5, 5, 5, 10, 10, 30, 30, 30], "allow_http": true },
         "coordinator": { "stall_after_s": 5, "sweep_every_s": 1, "settle_after_s": 5 },
         "tenants": { "acme": tenant(ACME), "other": tenant(OTHER) },
     });
