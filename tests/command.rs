@@ -4,7 +4,6 @@
 //! fleet is tried with the fleet, in tests/fleet.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
@@ -62,11 +61,6 @@ impl Desk {
         path.to_str().unwrap().to_string()
     }
 
-    fn folder(&self, name: &str) -> PathBuf {
-        let path = self.0.path().join(name);
-        fs::create_dir_all(&path).unwrap();
-        path.canonicalize().unwrap()
-    }
 }
 
 #[test]

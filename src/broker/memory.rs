@@ -67,9 +67,23 @@ impl State {
             if entry.key().0 > now {
                 return Some(entry.key().0);
             }
-            self.ready.push_back(entry.remove());
+            let message = entry.remove();
+            self.append(message);
         }
         None
+    }
+
+    /// Puts a message behind all others.
+    fn append(&mut self, mut message: Message) {
+        self.numbered += 1;
+        message.place = self.numbered;
+        self.ready.push_back(message);
+    }
+
+    /// Puts a message where it was.
+    fn put_in_place(&mut self, message: Message) {
+        let at = self.ready.partition_point(|other| other.place < message.place);
+        self.ready.insert(at, message);
     }
 }
 
@@ -79,11 +93,13 @@ struct Message {
     attempt: u32,
     /// Deliveries of this attempt that came back unsettled.
     returned: u32,
+    /// Where it stands in its queue.
+    place: u64,
 }
 
 impl Message {
     fn new(body: Vec<u8>) -> Self {
-        Self { body, attempt: 1, returned: 0 }
+        Self { body, attempt: 1, returned: 0, place: 0 }
     }
 }
 
@@ -129,7 +145,7 @@ impl Shared {
             if state.len() >= limit {
                 return Err(BrokerError::Full { queue: queue.to_string(), limit });
             }
-            state.ready.push_back(message);
+            state.append(message);
         }
         self.changed.notify_waiters();
         Ok(())
@@ -165,7 +181,7 @@ impl Shared {
                 message.returned = 0;
                 self.put_back(queue, |state| {
                     if after.is_zero() {
-                        state.ready.push_back(message);
+                        state.append(message);
                     } else {
                         state.numbered += 1;
                         state.later.insert((Instant::now() + after, state.numbered), message);
@@ -176,14 +192,14 @@ impl Shared {
         }
     }
 
-    /// Takes back a message that nobody settled: it comes first, as it would have.
+    /// Takes back a message that nobody settled: it comes where it would have, before what came after it.
     fn give_back(&self, queue: Queue, mut message: Message) -> Result<(), BrokerError> {
         message.returned += 1;
         if message.returned >= self.bounds.deliveries {
             let reason = format!("delivered {} times and never settled", message.returned);
             return self.bury(queue, message, reason);
         }
-        self.put_back(queue, |state| state.ready.push_front(message));
+        self.put_back(queue, |state| state.put_in_place(message));
         Ok(())
     }
 

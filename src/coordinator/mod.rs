@@ -19,6 +19,7 @@ mod write;
 
 #[cfg(test)]
 mod failpoints;
+mod fixture;
 #[cfg(test)]
 mod tests;
 

@@ -130,7 +130,11 @@ impl Projection {
         self.updated_ms = event.at_ms;
         match fact {
             Fact::PartCompleted { .. } => Ok(self.progress(event).into_iter().collect()),
-            _ => Ok(vec![self.record(event, None)]),
+            _ => {
+                let recorded = self.record(event, None);
+                // The size of a stage may be told after some of its parts.
+                Ok(std::iter::once(recorded).chain(self.progress(event)).collect())
+            }
         }
     }
 

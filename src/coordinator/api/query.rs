@@ -93,8 +93,10 @@ pub(super) fn small<T: serde::de::DeserializeOwned + Default>(
     }
     let bytes = body(headers, bytes)?;
     let reader = &mut serde_json::Deserializer::from_slice(&bytes);
-    let value = serde_path_to_error::deserialize(&mut *reader)
-        .map_err(|e| Problem::invalid(&e.path().to_string(), e.inner().to_string()))?;
+    let value = serde_path_to_error::deserialize(&mut *reader).map_err(|e| {
+        let path = if e.inner().is_data() { e.path().to_string() } else { ".".into() };
+        Problem::invalid(&path, e.inner().to_string())
+    })?;
     reader.end().map_err(|e| Problem::invalid(".", e.to_string()))?;
     Ok(value)
 }
