@@ -19,6 +19,7 @@ mod write;
 
 #[cfg(test)]
 mod failpoints;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod tests;
