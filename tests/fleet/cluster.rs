@@ -121,9 +121,8 @@ impl Cluster {
     /// Runs a command of the program as an operator does.
     #[track_caller]
     pub fn narrows(&self, words: &[&str]) -> Output {
-        let (command, rest) = words.split_first().expect("a command");
         let mut run = Command::new(PROGRAM);
-        run.arg(command).arg("--config").arg(&self.config).args(rest);
+        run.args(words).arg("--config").arg(&self.config);
         run.stdin(Stdio::null()).output().expect("the program starts")
     }
 
