@@ -60,7 +60,8 @@ async fn open(config: &Config) -> Result<Fleet, Failed> {
         BrokerError::Denied(_) => Exit::Settings.because(error),
         error => Exit::Internal.because(error),
     })?;
-    Ok(Fleet { broker: Arc::new(broker), stores, tenants: Arc::new(tenants), window: config.worker.window })
+    let (tenants, callbacks) = (Arc::new(tenants), Arc::new(config.callbacks.clone()));
+    Ok(Fleet { broker: Arc::new(broker), stores, tenants, callbacks, window: config.worker.window })
 }
 
 /// Connects to the broker.
@@ -101,7 +102,7 @@ pub(super) fn tenants(config: &Config, with_keys: bool) -> Result<Tenants, Faile
 }
 
 /// The content of a file or a variable that holds a key.
-fn key(place: KeyPlace<'_>) -> Result<Vec<u8>, String> {
+pub(super) fn key(place: KeyPlace<'_>) -> Result<Vec<u8>, String> {
     match place {
         KeyPlace::File(path) => {
             let mut content = Vec::new();

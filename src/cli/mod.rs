@@ -4,6 +4,7 @@ mod cancel;
 mod check_config;
 pub mod child;
 mod confirm;
+mod coordinator;
 mod doctor;
 mod exit;
 mod fleet;
@@ -71,6 +72,8 @@ enum Command {
     Presets(presets::Args),
     /// Work for a fleet: take parts off the broker's queues, and jobs.
     Worker(worker::Args),
+    /// Turn what workers tell into what customers see, and answer HTTP.
+    Coordinator(coordinator::Args),
     /// Give the fleet a job.
     Submit(submit::Args),
     /// Show where a job is.
@@ -112,6 +115,7 @@ pub fn run() -> ExitCode {
         Command::Probe(args) => probe::run(&args),
         Command::Presets(args) => presets::run(&args),
         Command::Worker(args) => worker::run(&args),
+        Command::Coordinator(args) => coordinator::run(&args),
         Command::Submit(args) => submit::run(&args),
         Command::Status(args) => status::run(&args),
         Command::List(args) => list::run(&args),

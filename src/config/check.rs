@@ -32,6 +32,7 @@ pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
     let work = config.work.as_ref().map(|work| work.store.as_str());
     config.stores.check(work).map_err(|e| (e.path, e.reason))?;
     config.callbacks.check().map_err(|(field, reason)| (format!("callbacks.{field}"), reason))?;
+    config.coordinator.check().map_err(|(field, reason)| (format!("coordinator.{field}"), reason))?;
     tenants(config)
 }
 

@@ -61,7 +61,8 @@ impl Site {
         let output = Store::folder(&at("out"), &at("tmp")).unwrap();
         let stores = Stores::new(work).with_output("out", output).with_source("talk.mp4", at("talk.mp4"));
         let broker = MemoryBroker::new(Bounds::default());
-        let fleet = Fleet { broker: Arc::new(broker.clone()), stores, tenants: Arc::new(tenants), window: 4 };
+        let (tenants, callbacks) = (Arc::new(tenants), Arc::new(callback_settings()));
+        let fleet = Fleet { broker: Arc::new(broker.clone()), stores, tenants, callbacks, window: 4 };
         Self { _dir: dir, broker, fleet }
     }
 
@@ -120,14 +121,17 @@ impl Site {
 
     /// Delivers callbacks of this fleet; none of its endpoints answers.
     pub fn callbacks(&self) -> run::Tools {
-        let settings: CallbackSettings = toml::from_str(
-            "schedule_s = [0, 3600]\ntimeout_s = 1\nmax_response_bytes = 0\nallow_http = true\nallow_private = []\nparallel = 1\n",
-        )
-        .unwrap();
         let (broker, work) = (Arc::new(self.broker.clone()), self.fleet.stores.work().clone());
         let tenants = TenantCallbacks::of_all(&self.fleet.tenants).unwrap();
-        run::Tools::new(broker, work, tenants, settings, Arc::new(guard::SystemResolver), Arc::new(super::now_ms)).unwrap()
+        run::Tools::new(broker, work, tenants, callback_settings(), Arc::new(guard::SystemResolver), Arc::new(super::now_ms))
+            .unwrap()
     }
+}
+
+fn callback_settings() -> CallbackSettings {
+    let text =
+        "schedule_s = [0, 3600]\ntimeout_s = 1\nmax_response_bytes = 0\nallow_http = true\nallow_private = []\nparallel = 1\n";
+    toml::from_str(text).unwrap()
 }
 
 pub fn settings() -> CoordinatorSettings {
@@ -141,8 +145,9 @@ pub fn settings() -> CoordinatorSettings {
         max_connections: 64,
         max_requests: 32,
         max_streams: 2,
-        header_timeout_s: 5,
+        header_timeout_s: 1,
         request_timeout_s: 20,
+        operator: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the operations on a fleet work with.
 
 use crate::broker::{Broker, BrokerError, Queue};
+use crate::callback::CallbackSettings;
 use crate::event::{Event, Fact};
 use crate::job::JobId;
 use crate::part::accepted::Accepted;
@@ -21,6 +22,8 @@ pub struct Fleet {
     pub broker: Arc<dyn Broker>,
     pub stores: Stores,
     pub tenants: Arc<Tenants>,
+    /// Where callbacks may go.
+    pub callbacks: Arc<CallbackSettings>,
     /// Parts of one job that are published and not done.
     pub window: u32,
 }
@@ -48,7 +51,7 @@ impl Fleet {
         let settings = Settings { mode: Mode::Fleet, limits, scratch, threads_per_slot: 1, ranges: true, window: self.window };
         let mut tools = Tools::new(self.broker.clone(), self.stores.clone(), Arc::new(NoChildren), settings);
         tools.tenants = self.tenants.clone();
-        tools
+        tools.with_callbacks((*self.callbacks).clone())
     }
 
     /// What a job used up to now.

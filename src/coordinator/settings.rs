@@ -1,5 +1,7 @@
 //! How a coordinator is set up: `[coordinator]`.
 
+use crate::job::is_safe_name;
+use crate::tenant::KeyPlace;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,6 +32,38 @@ pub struct CoordinatorSettings {
     pub header_timeout_s: u64,
     /// Longest time to read a request's body and answer it.
     pub request_timeout_s: u64,
+    /// Who runs the fleet; left out, nobody does by HTTP.
+    #[serde(default)]
+    pub operator: Option<OperatorSettings>,
+}
+
+/// `[coordinator.operator]`: the credentials of whoever runs the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorSettings {
+    pub access_key_id: String,
+    /// Where the secret is kept: a file, or a variable.
+    #[serde(default)]
+    pub secret_file: Option<String>,
+    #[serde(default)]
+    pub secret_env: Option<String>,
+}
+
+impl OperatorSettings {
+    /// The field that says where the secret is, and the place.
+    ///
+    /// # Errors
+    /// Names the field, from `coordinator` on.
+    pub fn place(&self) -> Result<(&'static str, KeyPlace<'_>), (&'static str, String)> {
+        if !is_safe_name(&self.access_key_id) {
+            return Err(("operator.access_key_id", "is 1 to 64 letters, digits, '.', '_' or '-'".into()));
+        }
+        match (&self.secret_file, &self.secret_env) {
+            (Some(path), None) => Ok(("operator.secret_file", KeyPlace::File(path))),
+            (None, Some(name)) => Ok(("operator.secret_env", KeyPlace::Variable(name))),
+            _ => Err(("operator.secret_file", "give either secret_file or secret_env".into())),
+        }
+    }
 }
 
 impl CoordinatorSettings {
@@ -49,6 +83,14 @@ impl CoordinatorSettings {
         ]
     }
 
+    /// What a range cannot say.
+    ///
+    /// # Errors
+    /// The field, from `coordinator` on, and what is wrong with it.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        self.operator.as_ref().map_or(Ok(()), |operator| operator.place().map(|_| ()))
+    }
+
     pub(super) fn sweep_every(&self) -> Duration {
         Duration::from_secs(self.sweep_every_s)
     }
@@ -63,5 +105,24 @@ impl CoordinatorSettings {
 
     pub(super) fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_has_an_id_and_one_secret() {
+        let place = |text: &str| {
+            let operator: OperatorSettings = toml::from_str(text).unwrap();
+            operator.place().map(|(field, _)| field).map_err(|(field, _)| field)
+        };
+        assert_eq!(place("access_key_id = \"ops\"\nsecret_env = \"X\""), Ok("operator.secret_env"));
+        assert_eq!(place("access_key_id = \"ops\"\nsecret_file = \"x\""), Ok("operator.secret_file"));
+        assert_eq!(place("access_key_id = \"ops\""), Err("operator.secret_file"));
+        assert_eq!(place("access_key_id = \"ops\"\nsecret_file = \"x\"\nsecret_env = \"X\""), Err("operator.secret_file"));
+        assert_eq!(place("access_key_id = \"o:p\"\nsecret_env = \"X\""), Err("operator.access_key_id"));
+        assert!(toml::from_str::<OperatorSettings>("access_key_id = \"ops\"\nsecret = \"x\"").is_err());
     }
 }

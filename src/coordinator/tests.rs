@@ -274,7 +274,8 @@ async fn a_freeze_is_told_to_the_tenant_once_and_rejections_are_listed() {
     drain(&site).await;
     assert_eq!(kinds(&site.recorded(&stream).await), ["tenant.frozen"]);
     assert_eq!(nudges(&site, &document).await, 1, "the tenant's endpoint hears of it");
-    let page = ops::list(&site.fleet, ops::Scope::Tenant("acme"), &ops::ListQuery { limit: 10, ..Default::default() }).await.unwrap();
+    let page =
+        ops::list(&site.fleet, ops::Scope::Tenant("acme"), &ops::ListQuery { limit: 10, ..Default::default() }).await.unwrap();
     let listed: Vec<_> = page.jobs.iter().map(|job| (job.job.clone(), job.status.state)).collect();
     assert_eq!(listed, [(document, Some(State::Rejected))]);
 }

@@ -120,9 +120,8 @@ async fn a_job_goes_from_its_submission_to_its_purge() {
 #[tokio::test]
 async fn a_key_makes_a_document_without_an_id_the_same_job_for_one_tenant() {
     let server = Server::start().await;
-    let keyed = async |client: &Client, key: &str, body: String| {
-        client.send("POST", "/v1/jobs", &[("idempotency-key", key)], body).await
-    };
+    let keyed =
+        async |client: &Client, key: &str, body: String| client.send("POST", "/v1/jobs", &[("idempotency-key", key)], body).await;
     let first = keyed(&server.acme, "order-7", document("")).await.must("/v1/jobs", 202).json();
     let again = keyed(&server.acme, "order-7", document("")).await.must("/v1/jobs", 200).json();
     assert_eq!(first["job"], again["job"]);

@@ -67,8 +67,12 @@ pub fn faults(document: &Value, schema: &Value, value: &Value, path: &str) -> Ve
             "enum" => {}
             "minimum" if value.as_f64().is_some_and(|n| n < rule.as_f64().unwrap()) => wrong.push(said("is too small")),
             "maximum" if value.as_f64().is_some_and(|n| n > rule.as_f64().unwrap()) => wrong.push(said("is too large")),
-            "minLength" if value.as_str().is_some_and(|s| (s.len() as u64) < rule.as_u64().unwrap()) => wrong.push(said("is too short")),
-            "maxLength" if value.as_str().is_some_and(|s| s.len() as u64 > rule.as_u64().unwrap()) => wrong.push(said("is too long")),
+            "minLength" if value.as_str().is_some_and(|s| (s.len() as u64) < rule.as_u64().unwrap()) => {
+                wrong.push(said("is too short"))
+            }
+            "maxLength" if value.as_str().is_some_and(|s| s.len() as u64 > rule.as_u64().unwrap()) => {
+                wrong.push(said("is too long"))
+            }
             "minimum" | "maximum" | "minLength" | "maxLength" => {}
             "format" => {
                 let text = value.as_str().unwrap_or_default();
@@ -155,7 +159,11 @@ async fn every_route_is_in_the_contract_with_its_methods_and_no_other() {
             match item.get(method.to_lowercase()) {
                 Some(_) => check(&answer, path),
                 None => {
-                    assert_eq!((answer.status, answer.header("content-type")), (405, "application/problem+json"), "{method} {path}");
+                    assert_eq!(
+                        (answer.status, answer.header("content-type")),
+                        (405, "application/problem+json"),
+                        "{method} {path}"
+                    );
                     assert!(!answer.header("allow").is_empty(), "{method} {path}");
                 }
             }
