@@ -190,7 +190,8 @@ impl Site {
         let mut tools = fake::tools(self.dir.path(), broker.clone(), stores.clone(), &self.children, Mode::Fleet);
         let tenants = Arc::new(Tenants::open());
         tools.tenants = tenants.clone();
-        let fleet = Fleet { broker, stores, tenants, window: 2 };
+        let callbacks = Arc::new(super::fixture::callback_settings());
+        let fleet = Fleet { broker, stores, tenants, callbacks, window: 2 };
         let (_stopper, stop) = shutdown::channel();
         let partition = Partition::new(fleet, settings(), PARTITION).await.unwrap();
         let worker = crate::worker::Worker::new(tools, fake::settings());

@@ -122,7 +122,7 @@ async fn one_end(cluster: &Cluster, job: &str, told: &[Value], findings: &mut Fi
 async fn objects(cluster: &Cluster, job: &str, result: &Value, findings: &mut Findings) -> Vec<String> {
     let accepted = cluster.work_json(&format!("jobs/{job}/job.json")).await.unwrap_or_default();
     let uri = accepted["job"]["output"]["uri"].as_str().unwrap_or_default().to_string();
-    let Some(prefix) = uri.strip_prefix(&format!("s3://{MEDIA}/")) else { return vec![format!("{job}: output {uri:?}")] };
+    let Some(prefix) = uri.strip_prefix(&cluster.uri("")) else { return vec![format!("{job}: output {uri:?}")] };
     let prefix = prefix.trim_end_matches('/');
     let media = cluster.bucket(MEDIA);
     let named = result["objects"].as_array().cloned().unwrap_or_default();
