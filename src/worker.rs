@@ -411,7 +411,7 @@ impl Work {
 }
 
 #[cfg(test)]
-mod fake;
+pub mod fake;
 #[cfg(test)]
 mod fleet_tests;
 #[cfg(test)]

@@ -189,6 +189,8 @@ impl Status {
     }
 
     fn note(&mut self, event: &Event) -> Change {
+        // Of a state taken over from an event the percentage may lag behind the counts: to catch up is no news of this fact.
+        self.catch_up();
         let before = self.clone();
         match &event.fact {
             Fact::StageStarted { stage, parts, frames, .. } => {
@@ -214,9 +216,13 @@ impl Status {
             Fact::RenditionCompleted { rendition, playlist, .. } => self.add_rendition(rendition, playlist, event.at_ms),
             _ => {}
         }
+        self.catch_up();
+        if before == *self { Change::Nothing } else { Change::Changed }
+    }
+
+    fn catch_up(&mut self) {
         let encode = self.stages.get(&Stage::Encode).map_or(0, StageStatus::percent);
         self.percent = self.percent.max(encode);
-        if before == *self { Change::Nothing } else { Change::Changed }
     }
 
     fn add_rendition(&mut self, name: &str, playlist: &str, at_ms: u64) {

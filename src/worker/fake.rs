@@ -1,7 +1,7 @@
 //! Children that do as they are told, and a folder with a source that nobody looks into.
 
 use super::health::Health;
-use super::settings::fixture::settings;
+pub use super::settings::fixture::settings;
 use super::{Worker, WorkerSettings};
 use crate::broker::memory::{Bounds, MemoryBroker};
 use crate::broker::{Broker, BrokerError, Consumer, EVENT_PARTITIONS, Queue, Topic};
@@ -276,20 +276,8 @@ impl Site {
         let work = Store::folder(&at("work"), &at("tmp")).unwrap();
         let output = Store::folder(&at("out"), &at("tmp")).unwrap();
         let stores = Stores::new(work).with_output("out", output).with_source("talk.mp4", at("talk.mp4"));
-        let limits = Limits {
-            max_pixels: 1,
-            max_streams: 1,
-            max_duration_s: 1,
-            max_frames: 1,
-            memory_bytes: 1,
-            scratch_bytes: 1,
-            cpu_s: 1,
-        };
-        let scratch = ScratchFolder::unlimited(at("scratch"));
-        let mode = Mode::OneProcess;
-        let settings = Settings { mode, limits, scratch, threads_per_slot: 1, ranges: false, window: 3 };
         let broker = MemoryBroker::new(Bounds::default());
-        let tools = Tools::new(Arc::new(broker.clone()), stores, children.clone(), settings);
+        let tools = tools(self.dir.path(), Arc::new(broker.clone()), stores, children, Mode::OneProcess);
         Process { tools, broker, events: Vec::new(), status: Status::default() }
     }
 }
@@ -343,6 +331,22 @@ impl Told {
         let Fact::JobRejected { path, requested_id, .. } = event.fact.clone() else { unreachable!("it was looked for") };
         (event, path, requested_id)
     }
+}
+
+/// Tools of a worker whose children are not real, with their scratch in `folder`.
+pub fn tools(folder: &Path, broker: Arc<dyn Broker>, stores: Stores, children: &Arc<FakeChildren>, mode: Mode) -> Tools {
+    let limits = Limits {
+        max_pixels: 1,
+        max_streams: 1,
+        max_duration_s: 1,
+        max_frames: 1,
+        memory_bytes: 1,
+        scratch_bytes: 1,
+        cpu_s: 1,
+    };
+    let scratch = ScratchFolder::unlimited(folder.join("scratch"));
+    let settings = Settings { mode, limits, scratch, threads_per_slot: 1, ranges: false, window: 3 };
+    Tools::new(broker, stores, children.clone(), settings)
 }
 
 /// The job of all tests.

@@ -144,6 +144,14 @@ impl RabbitNode {
         rows.iter().map(row).collect()
     }
 
+    /// Does the disk know this quorum queue? RabbitMQ writes its list of them half a second late: a node that is killed
+    /// before has the queue's messages, and does not find them.
+    pub fn knows(&self, queue: &str) -> bool {
+        let list = self.home.join(&format!("data/{NODE}/quorum/{NODE}/names.dets"));
+        let bytes = std::fs::read(list).unwrap_or_default();
+        bytes.windows(queue.len()).any(|window| window == queue.as_bytes())
+    }
+
     /// SIGKILL, as a machine that loses its power; the data stay.
     pub fn kill(&mut self) {
         drop(self.node.take());
