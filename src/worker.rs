@@ -413,4 +413,6 @@ impl Work {
 #[cfg(test)]
 pub mod fake;
 #[cfg(test)]
+mod fleet_tests;
+#[cfg(test)]
 mod tests;

@@ -57,6 +57,11 @@ impl RabbitBroker {
         let source = Source { link: consume, declarer: publish, office: Arc::new(office) };
         Ok(Self { publisher, source, patience })
     }
+
+    /// Name and version of the server, when it is there now.
+    pub fn server(&self) -> Option<String> {
+        self.source.link.now().map(|live| live.server.clone())
+    }
 }
 
 #[async_trait]

@@ -2,7 +2,7 @@
 
 use super::exit::{Exit, Failed};
 use super::presets::write_out;
-use super::rows::plain;
+use super::rows::{plain, size};
 use super::{configure, exit_codes, fleet};
 use crate::broker::rabbit::Kind;
 use crate::config::Config;
@@ -10,6 +10,7 @@ use crate::store::config::{Role, StoreConfig, StoreKind};
 use crate::tenant::{Tenant, Tenants};
 use serde::Serialize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const EXAMPLES: &str = concat!(
     "Examples:
@@ -70,28 +71,55 @@ fn meaning(config: &Config, tenants: &Tenants) -> Vec<Meaning> {
     let work = config.work.as_ref().map(|work| work.store.as_str());
     said.extend(config.stores.0.iter().map(|(name, settings)| say(&format!("stores.{name}"), store(name, settings, work))));
     said.extend(tenants.iter().map(|t| say(&format!("tenants.{}", t.name), tenant(config, t))));
-    let (slots, threads) = (super::local::slots(config), config.worker.threads_per_slot);
-    let why = if config.worker.slots == 0 { ", one for each core of this machine" } else { "" };
-    said.push(say(
-        "worker",
-        format!("{slots} children at once{why}, {threads} threads for each encoder, {} parts of a job", config.worker.window),
-    ));
-    said.push(say(
-        "retry",
-        format!(
-            "{} attempts of a part, {} to {} ms apart",
-            config.retry.attempts, config.retry.first_delay_ms, config.retry.longest_delay_ms
-        ),
-    ));
+    said.push(say("submit", submit(config)));
+    said.push(say("worker", worker(config)));
+    said.push(say("retry", retry(config)));
+    let folder = config.scratch.folder.clone().unwrap_or_else(|| std::env::temp_dir().join("narrows"));
+    said.push(say("scratch", format!("the folder {}; {} for a part", folder.display(), size(config.scratch.part_bytes))));
     let sandbox = &config.sandbox;
-    said.push(say(
-        "sandbox",
-        format!(
-            "at least {:?}; a child has {} s, and {} s without progress",
-            sandbox.minimum_jail, sandbox.deadline_s, sandbox.stall_s
-        ),
-    ));
+    let level = format!("{:?}", sandbox.minimum_jail).to_lowercase();
+    let (deadline, stall) = (sandbox.deadline_s, sandbox.stall_s);
+    said.push(say("sandbox", format!("at least {level}; a child has {deadline} s, and {stall} s without progress")));
+    said.push(say("coordinator", format!("HTTP at {}", config.coordinator.listen)));
+    said.push(say("callbacks", callbacks(config)));
     said
+}
+
+fn submit(config: &Config) -> String {
+    let trusted = &config.submit.trusted_users;
+    match (config.submit.require_user_id, trusted.is_empty()) {
+        (false, _) => "over AMQP a job's tenant is the one it names".into(),
+        (true, true) => "over AMQP a job's tenant is the one of its broker user".into(),
+        (true, false) => format!("over AMQP a job's tenant is the one of its broker user; {} submit for any", trusted.join(", ")),
+    }
+}
+
+fn worker(config: &Config) -> String {
+    let worker = &config.worker;
+    let (slots, threads) = (super::local::slots(config), worker.threads_per_slot);
+    let why = if worker.slots == 0 { ", one for each core of this machine" } else { "" };
+    let listen = worker.listen.map_or(String::new(), |address| format!("; health at {address}"));
+    format!(
+        "{slots} children at once{why}, {threads} threads for each encoder; {} parts of a job under way; drained after {} s{listen}",
+        worker.window, worker.drain_s
+    )
+}
+
+fn retry(config: &Config) -> String {
+    let retry = &config.retry;
+    format!(
+        "{} attempts of a part that crashes, {} while a store or the broker is away, {} to {} ms apart",
+        retry.attempts, retry.outage_attempts, retry.first_delay_ms, retry.longest_delay_ms
+    )
+}
+
+fn callbacks(config: &Config) -> String {
+    let callbacks = &config.callbacks;
+    let http = if callbacks.allow_http { "http and https" } else { "https" };
+    let private: Vec<String> = callbacks.allow_private.iter().map(ToString::to_string).collect();
+    let beside = if private.is_empty() { String::new() } else { format!(" and in {}", private.join(", ")) };
+    let total = humantime::format_duration(Duration::from_secs(callbacks.schedule_s.iter().sum()));
+    format!("{http} to public addresses{beside}; {} attempts within {total}", callbacks.schedule_s.len())
 }
 
 fn broker(config: &Config) -> String {

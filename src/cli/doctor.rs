@@ -27,6 +27,9 @@ Objects and messages that it writes to see whether it may are removed again; job
     exit_codes!("0 everything is fine; 2 misuse; 64 configuration; 70 something is wrong: each line says what and the fix")
 );
 
+/// Seconds that a broker may take to answer; a worker waits longer.
+const BROKER_WITHIN_S: u16 = 10;
+
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -54,28 +57,32 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
 
 /// Looks at everything, one line each: this machine first, then the servers.
 async fn examine(config: &Config, report: &mut Report) -> Result<(), Failed> {
+    let stores = fleet::stores(config)?;
     for finding in machine::library_findings() {
         report.take(finding)?;
     }
     children(config, report).await?;
-    report.take(machine::scratch_finding(&std::env::temp_dir(), super::local::slots(config)))?;
-    let broker = match fleet::broker(config).await {
-        Ok(broker) => Some(broker),
-        Err(error) => {
-            report.take(Finding::wrong("broker", error.to_string(), services::broker_fix(&error)))?;
-            None
-        }
-    };
-    if let Some(broker) = broker {
-        for finding in services::topology(&broker).await {
-            report.take(finding)?;
-        }
-    }
-    let stores = fleet::stores(config)?;
+    let scratch = config.scratch.folder.clone().unwrap_or_else(std::env::temp_dir);
+    report.take(machine::scratch_finding(&scratch, super::local::slots(config)))?;
+    broker(config, report).await?;
     for finding in services::stores(&stores).await {
         report.take(finding)?;
     }
     report.take(services::clock(stores.work()).await)
+}
+
+async fn broker(config: &Config, report: &mut Report) -> Result<(), Failed> {
+    let mut config = config.clone();
+    config.broker.publish_timeout_s = config.broker.publish_timeout_s.min(BROKER_WITHIN_S);
+    let broker = match fleet::broker(&config).await {
+        Ok(broker) => broker,
+        Err(error) => return report.take(Finding::wrong("broker", error.to_string(), services::broker_fix(&error))),
+    };
+    report.take(Finding::ok("broker", broker.server().unwrap_or_else(|| "connected".into())))?;
+    for finding in services::topology(&broker).await {
+        report.take(finding)?;
+    }
+    Ok(())
 }
 
 /// The jail and the encoders in it.

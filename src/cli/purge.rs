@@ -24,10 +24,10 @@ by stays. A job that has not ended is left alone: cancel it first. Broken off, t
 );
 
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, group = clap::ArgGroup::new("whose").required(true).args(["id", "tenant"]))]
 pub(super) struct Args {
     /// The job.
-    #[arg(value_name = "ID", value_parser = words::job_id, required_unless_present = "tenant", conflicts_with = "tenant")]
+    #[arg(value_name = "ID", value_parser = words::job_id)]
     id: Option<JobId>,
     /// All jobs of this tenant.
     #[arg(long, value_name = "T")]

@@ -24,6 +24,11 @@ A frozen tenant's new jobs are rejected; what runs goes on. The tenant is told b
 pub(super) struct Args {
     #[command(subcommand)]
     action: Action,
+    #[command(flatten)]
+    settings: Settings,
+    /// Print what became of it as JSON.
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -37,8 +42,6 @@ enum Action {
         /// Why, in a line: the tenant is told.
         #[arg(long)]
         reason: String,
-        #[command(flatten)]
-        how: How,
     },
     /// Take a tenant's jobs again.
     #[command(after_help = EXAMPLES)]
@@ -49,36 +52,25 @@ enum Action {
         /// Why, for this machine's log.
         #[arg(long)]
         reason: Option<String>,
-        #[command(flatten)]
-        how: How,
     },
-}
-
-#[derive(clap::Args)]
-struct How {
-    /// Print what became of it as JSON.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    settings: Settings,
 }
 
 pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
     match &args.action {
-        Action::Freeze { tenant, reason, how } => fleet::run(&how.settings, ORDERED, async |fleet| {
+        Action::Freeze { tenant, reason } => fleet::run(&args.settings, ORDERED, async |fleet| {
             let frozen = ops::freeze(&fleet, tenant, reason).await?;
             let since = rfc3339::format(frozen.since_ms);
-            write_out(&if how.json {
+            write_out(&if args.json {
                 let document = serde_json::json!({ "tenant": tenant, "frozen": true, "since": since, "reason": frozen.reason });
                 format!("{document}\n")
             } else {
                 format!("{tenant}: frozen since {since}: {}\n", plain(&frozen.reason))
             })
         }),
-        Action::Unfreeze { tenant, reason, how } => fleet::run(&how.settings, ORDERED, async |fleet| {
+        Action::Unfreeze { tenant, reason } => fleet::run(&args.settings, ORDERED, async |fleet| {
             let was_frozen = ops::unfreeze(&fleet, tenant).await?;
             tracing::info!(tenant, was_frozen, reason, "tenant unfrozen");
-            write_out(&match (how.json, was_frozen) {
+            write_out(&match (args.json, was_frozen) {
                 (true, _) => format!("{}\n", serde_json::json!({ "tenant": tenant, "frozen": false, "was_frozen": was_frozen })),
                 (false, true) => format!("{tenant}: its jobs are taken again\n"),
                 (false, false) => format!("{tenant}: was not frozen\n"),

@@ -213,7 +213,7 @@ impl Status {
                 }
             }
             Fact::PartFailed { .. } => self.failed_attempts += 1,
-            Fact::RenditionCompleted { rendition, playlist } => self.add_rendition(rendition, playlist, event.at_ms),
+            Fact::RenditionCompleted { rendition, playlist, .. } => self.add_rendition(rendition, playlist, event.at_ms),
             _ => {}
         }
         self.catch_up();
@@ -314,7 +314,7 @@ mod tests {
     fn a_status_says_when_how_far_and_what_can_be_played() {
         let mut status = Status::default();
         let started = Fact::StageStarted { stage: Stage::Encode, parts: 3, frames: 400, media_s: 4.0 };
-        let playable = Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into() };
+        let playable = Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into(), media: None };
         for fact in [Fact::JobAccepted, Fact::JobStarted, started, part(0), playable.clone(), playable] {
             status.apply(&event(fact)).unwrap();
         }

@@ -223,6 +223,9 @@ fn configure(home: &Home, ports: Ports) {
     ];
     home.write("rabbitmq.conf", lines.join("\n") + "\n");
     home.write("enabled_plugins", "[].\n");
+    // A message that was put off and whose queue was not up yet when it was to go back there, after a restart, waits for
+    // this long: three minutes where nobody says otherwise.
+    home.write("advanced.config", "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].\n");
     let cookie = home.write(".erlang.cookie", format!("NARROWSTEST{}", ports.distribution));
     std::fs::set_permissions(&cookie, std::fs::Permissions::from_mode(0o400)).expect("the cookie is ours");
 }

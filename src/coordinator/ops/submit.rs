@@ -34,7 +34,7 @@ pub async fn submit(fleet: &Fleet, scope: Scope<'_>, document: &[u8], key: Optio
         (Scope::Tenant(own), _) => own.into(),
         (Scope::All, Some(named)) if fleet.tenants.get(&named).is_some() => named,
         (Scope::All, Some(named)) => return Err(OpError::invalid("tenant", format!("'{named}' is not configured"))),
-        (Scope::All, None) => return Err(OpError::invalid("tenant", "is missing; an operator names one")),
+        (Scope::All, None) => only_tenant(fleet).ok_or_else(|| OpError::invalid("tenant", "is missing; this fleet has several"))?,
     };
     if job.id.is_none() {
         job.id = key.map(|key| keyed(&job.tenant, key));
@@ -46,6 +46,13 @@ pub async fn submit(fleet: &Fleet, scope: Scope<'_>, document: &[u8], key: Optio
         Err(PartError::Retry(reason)) => Err(OpError::Internal(reason)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The tenant of a fleet that has but one.
+fn only_tenant(fleet: &Fleet) -> Option<String> {
+    let mut all = fleet.tenants.iter();
+    let only = all.next()?;
+    all.next().is_none().then(|| only.name.clone())
 }
 
 /// Whose fault a refusal is: the document's, or the tenant's who has had enough.
