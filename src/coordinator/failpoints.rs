@@ -296,19 +296,7 @@ fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// A sweep finds everything due at once.
 fn settings() -> CoordinatorSettings {
-    CoordinatorSettings {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        stall_after_s: 0,
-        settle_after_s: 30,
-        sweep_every_s: 0,
-        batch_events: 16,
-        batch_linger_ms: 0,
-        max_connections: 1,
-        max_requests: 1,
-        max_streams: 1,
-        header_timeout_s: 1,
-        request_timeout_s: 1,
-    }
+    CoordinatorSettings { stall_after_s: 0, sweep_every_s: 0, ..super::fixture::settings() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -128,7 +128,7 @@ impl Site {
     }
 }
 
-pub(super) fn callback_settings() -> CallbackSettings {
+pub fn callback_settings() -> CallbackSettings {
     let text =
         "schedule_s = [0, 3600]\ntimeout_s = 1\nmax_response_bytes = 0\nallow_http = true\nallow_private = []\nparallel = 1\n";
     toml::from_str(text).unwrap()

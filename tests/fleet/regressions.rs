@@ -17,3 +17,10 @@ fn holds(seed: u64) {
 fn a_fact_told_again_after_a_takeover_is_not_recorded_again() {
     holds(59_700);
 }
+
+/// A coordinator fell asleep in the middle of a batch. The one that took over believed that a percentage had been told
+/// which had only been shown, and the two wrote different events under one number.
+#[test]
+fn two_coordinators_tell_the_same_progress() {
+    holds(16_139);
+}
