@@ -101,7 +101,7 @@ fn misuse_is_2_and_names_the_argument() {
         (&["tenant", "freeze", "acme"], "--reason"),
         (&["tenant", "melt", "acme"], "melt"),
         (&["check-config"], "<FILE>"),
-        (&["doctor", "fleet.toml"], "--config"),
+        (&["doctor", "fleet.toml"], "fleet.toml"),
     ];
     for (words, named) in cases {
         fails(words, 2, &[named]);

@@ -7,6 +7,7 @@ use crate::broker::rabbit::{Kind, RabbitBroker};
 use crate::config::Config;
 use crate::coordinator::Fleet;
 use crate::coordinator::ops::OpError;
+use crate::job::JobError;
 use crate::shutdown::Signals;
 use crate::store::Stores;
 use crate::tenant::{KeyPlace, Tenants};
@@ -120,13 +121,40 @@ pub(super) const ASKED: &str = "interrupted; nothing was changed";
 /// What is said when an order is broken off: every one of them may be given again.
 pub(super) const ORDERED: &str = "interrupted; give the same command again";
 
+/// As arguments see it: a field of the request is one of them.
 impl From<OpError> for Failed {
     fn from(error: OpError) -> Self {
-        let exit = match &error {
-            OpError::NoJob(_) | OpError::NoTenant(_) | OpError::Conflict(_) => Exit::Misuse,
-            OpError::Invalid(_) | OpError::Taken(_) | OpError::Forbidden(_) | OpError::Exhausted(_) => Exit::Settings,
-            OpError::Store(_) | OpError::Broker(_) | OpError::Internal(_) => Exit::Internal,
-        };
-        exit.because(error)
+        match error {
+            OpError::Invalid(JobError { path, reason }) => {
+                Exit::Misuse.because(format!("--{}: {reason}", path.trim_end_matches("_sequence")))
+            }
+            OpError::NoJob(_) | OpError::NoTenant(_) | OpError::Conflict(_) => Exit::Misuse.because(error),
+            error => rejected(error),
+        }
+    }
+}
+
+/// As a document sees it: a field of the request is one of its own.
+pub(super) fn rejected(error: OpError) -> Failed {
+    let exit = match &error {
+        OpError::Store(_) | OpError::Broker(_) | OpError::Internal(_) => Exit::Internal,
+        _ => Exit::Settings,
+    };
+    exit.because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_field_is_an_argument_or_one_of_the_document() {
+        let wrong = |path: &str| OpError::Invalid(JobError { path: path.into(), reason: "is none".into() });
+        let failed = Failed::from(wrong("from_sequence"));
+        assert_eq!((failed.exit, failed.message.as_str()), (Exit::Misuse, "--from: is none"));
+        let failed = rejected(wrong("input.uri"));
+        assert_eq!((failed.exit, failed.message.as_str()), (Exit::Settings, "input.uri: is none"));
+        assert_eq!(Failed::from(OpError::Internal("broken".into())).exit, Exit::Internal);
+        assert_eq!(Failed::from(OpError::Forbidden("frozen".into())).exit, Exit::Settings);
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn text(job: &JobId, tenant: &str, status: &Status, request: Option<&
 /// The state in a person's words, on one line, with the reason of an unhappy end.
 pub(super) fn in_short(status: &Status) -> String {
     let words = match status.state {
-        None => "known, but nothing has been told of it yet".into(),
+        None => "submitted; no coordinator has told of it yet".into(),
         Some(State::Accepted) => "accepted".into(),
         Some(State::Started) => progress(status),
         Some(State::Completed) => "completed".into(),
@@ -152,6 +152,6 @@ talk-1: encoding, 40 %, 12 of 30 parts
         let rejection = Some(Rejection { path: "lane".into(), reason: "there is none".into(), requested_id: None });
         let rejected = Status { state: Some(State::Rejected), rejection, ..Status::default() };
         assert_eq!(in_short(&rejected), "rejected: lane: there is none");
-        assert!(in_short(&Status::default()).contains("nothing"));
+        assert!(in_short(&Status::default()).starts_with("submitted"));
     }
 }

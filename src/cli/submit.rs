@@ -53,7 +53,10 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
     let parsed = Job::parse(&document).and_then(|job| accepted::preset(&job));
     parsed.map_err(|e| Exit::Settings.because(format!("{name}: {e}")))?;
     fleet::run(&args.settings, LEFT, async |fleet| {
-        let submitted = ops::submit(&fleet, Scope::All, &document, None).await?;
+        let submitted = ops::submit(&fleet, Scope::All, &document, None).await.map_err(|error| {
+            let failed = fleet::rejected(error);
+            failed.exit.because(format!("{name}: {}", failed.message))
+        })?;
         if !args.wait {
             if args.json {
                 let text = serde_json::to_string(&submitted).map_err(|e| Exit::Internal.because(e))?;

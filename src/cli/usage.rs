@@ -4,7 +4,7 @@ use super::exit::{Exit, Failed};
 use super::exit_codes;
 use super::fleet::{self, ASKED, Settings};
 use super::presets::write_out;
-use super::rows::{Rows, size};
+use super::rows::{Rows, plain, size};
 use super::words::{self, Day};
 use crate::coordinator::ops::{self, UsageReport};
 use crate::usage::Usage;
@@ -51,6 +51,10 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
     }
     fleet::run(&args.settings, ASKED, async |fleet| {
         let report = ops::usage(&fleet, &args.tenant, args.from.as_str(), args.to.as_str()).await?;
+        if report.jobs == 0 && fleet.tenants.get(&args.tenant).is_none() {
+            // One that is no longer configured has its records all the same.
+            eprintln!("no tenant '{}' is configured, and none of that name used anything in these days", plain(&args.tenant));
+        }
         if args.csv {
             return write_out(&csv(&report));
         }
