@@ -4,6 +4,7 @@
 mod certificates;
 mod hostile;
 mod order;
+mod readme;
 mod receiver;
 mod retries;
 mod secrets;
