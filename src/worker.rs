@@ -411,6 +411,8 @@ impl Work {
 }
 
 #[cfg(test)]
-mod fake;
+pub mod fake;
+#[cfg(test)]
+mod fleet_tests;
 #[cfg(test)]
 mod tests;

@@ -122,7 +122,7 @@ async fn rabbitmq_keeps_what_every_broker_promises() {
 async fn rabbitmq_may_refuse_or_stall_or_die_and_nothing_is_lost() {
     let node = tokio::task::spawn_blocking(|| {
         let node = RabbitNode::start();
-        add_vhosts(&node, 8);
+        add_vhosts(&node, 9);
         node
     });
     let node = Arc::new(tokio::sync::Mutex::new(node.await.unwrap()));
@@ -143,6 +143,11 @@ async fn rabbitmq_may_refuse_or_stall_or_die_and_nothing_is_lost() {
     step!(lives::a_server_without_memory_takes_nothing_gives_everything_and_says_so, "v5");
     step!(lives::a_killed_server_comes_back_with_every_confirmed_message, "v6");
     step!(lives::a_server_that_stalls_is_left_and_found_again, "v7");
+    step!(lives::connections_that_break_anywhere_lose_nothing_and_leave_nothing_open, "v8");
+    if let Ok(only) = std::env::var("ONLY") {
+        work.retain(|(n, _)| n.contains(&only));
+        tracing_subscriber::fmt().with_env_filter("narrows=debug,lapin=off").init();
+    }
     // One after the other: each has the server for itself.
     all_pass(work, 1).await;
 }

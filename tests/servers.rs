@@ -38,6 +38,7 @@ async fn a_node_that_is_killed_and_started_again_has_every_message_that_it_confi
     let persistent = BasicProperties::default().with_delivery_mode(2);
     let confirm = sent.basic_publish("".into(), QUEUE.into(), BasicPublishOptions::default(), b"kept", persistent).await;
     assert!(confirm.unwrap().await.unwrap().is_ack());
+    wait_for("the queue to be on the disk", || node.knows(QUEUE).then_some(()));
     node.restart();
     let taken = channel(&node.uri("/")).await;
     let mut consumer =

@@ -58,9 +58,9 @@ impl RabbitBroker {
         Ok(Self { publisher, source, patience })
     }
 
-    /// Product, version and address of the server that is connected now, without user and password.
+    /// Name and version of the server, when it is there now.
     pub fn server(&self) -> Option<String> {
-        self.source.declarer.now().map(|live| live.server.clone())
+        self.source.link.now().map(|live| live.server.clone())
     }
 }
 

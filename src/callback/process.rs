@@ -115,6 +115,12 @@ struct Place {
     job: Option<Job>,
 }
 
+impl Place {
+    fn wants(&self, told: &Told) -> bool {
+        wants(&self.endpoint, &told.kind) && (self.endpoint.format == CallbackFormat::Standard || vod2017::tells(told))
+    }
+}
+
 /// How a nudge that came for the `attempt`th time ends; none when it is to go back as it is.
 pub(super) async fn process(tools: &Tools, nudge: &Nudge, attempt: u32, stop: &Stop) -> Option<Settlement> {
     match work(tools, nudge, stop).await {
@@ -147,7 +153,7 @@ async fn work(tools: &Tools, nudge: &Nudge, stop: &Stop) -> Result<Option<Settle
                 place = find(tools, nudge, &told.tenant).await?;
             }
             let Some(place) = &place else { return round.save(Some(Settlement::Ack)).await };
-            if wants(&place.endpoint, &told.kind) {
+            if place.wants(&told) {
                 break (told, body);
             }
             round.cursor.skip();

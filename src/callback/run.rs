@@ -100,10 +100,12 @@ impl Desk {
                 self.held.insert(lane, (nudge, delivery));
                 return;
             }
-            Some(held) if asked(&held.0) >= asked(&nudge) => {
+            Some(held) if asked(&held.0) > asked(&nudge) => {
                 self.held.insert(lane, held);
                 delivery
             }
+            // Of two alike the later one: the earlier may be of a connection that is lost, and the later the same
+            // message again; acked, it would be gone before it was worked on.
             Some((_, held)) => {
                 self.held.insert(lane, (nudge, delivery));
                 held

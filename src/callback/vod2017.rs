@@ -54,6 +54,16 @@ pub fn knows(kind: &str) -> bool {
     name(kind).is_some()
 }
 
+/// Is there a message for this event? Sound beside a picture is no stream of its own there.
+pub fn tells(told: &Told) -> bool {
+    knows(&told.kind) && (told.kind != "rendition.completed" || !is_sound(told))
+}
+
+fn is_sound(told: &Told) -> bool {
+    let media = &told.data["media"];
+    media.is_object() && media["height"].is_null()
+}
+
 /// Is this the event that tells the end, and so lists all renditions?
 pub fn is_last(kind: &str) -> bool {
     name(kind) == Some("TranscodeComplete")
@@ -82,7 +92,12 @@ pub fn body(told: &Told, around: &Surroundings<'_>) -> Option<Vec<u8>> {
     match told.kind.as_str() {
         "rendition.completed" => message.stream = Some(stream(told, around.output)),
         "images.completed" => snapshots(&mut message, told, around.output),
-        "job.completed" => message.stream_infos = around.renditions.iter().map(|r| stream_info(r, around.output)).collect(),
+        "job.completed" => {
+            let pictures = || around.renditions.iter().filter(|told| !is_sound(told));
+            let is_sound_only = pictures().next().is_none();
+            let streams = around.renditions.iter().filter(|told| is_sound_only || !is_sound(told));
+            message.stream_infos = streams.map(|told| stream_info(told, around.output)).collect();
+        }
         kind => {
             message.status = "fail";
             message.stream_infos = vec![failure(told, kind)];
@@ -166,19 +181,19 @@ struct SnapshotInfo {
 }
 
 fn stream(told: &Told, output: &str) -> Stream {
-    let data = &told.data;
-    let (width, height) = (data["width"].as_u64(), data["height"].as_u64());
-    let playlist = data["playlist"].as_str();
+    let media = &told.data["media"];
+    let (width, height) = (media["width"].as_u64(), media["height"].as_u64());
+    let playlist = told.data["playlist"].as_str();
     Stream {
-        bitrate: data["kbps"].as_f64().map(|kbps| format!("{kbps:.0}")),
+        bitrate: media["average_bps"].as_u64().map(|bps| (bps.saturating_add(500) / 1000).to_string()),
         definition: width.zip(height).map(|(width, height)| definition(width.min(height))),
-        duration: data["duration_s"].as_f64(),
+        duration: media["duration_ms"].as_f64().map(|ms| ms / 1000.0),
         encrypt: false,
         file_url: playlist.map(|path| under(output, path)),
         format: playlist.map(|path| if path.ends_with(".mp4") { "mp4" } else { "m3u8" }),
-        fps: rate(&data["frame_rate"]),
+        fps: rate(&media["frame_rate"]),
         height,
-        size: data["bytes"].as_u64(),
+        size: media["bytes"].as_u64(),
         width,
         job_id: told.job.to_string(),
     }
@@ -278,8 +293,11 @@ mod tests {
 
     fn rendition(name: &str, width: u64, height: u64) -> Told {
         let data = json!({
-            "rendition": name, "playlist": format!("{name}/index.m3u8"), "width": width, "height": height,
-            "frame_rate": [30000, 1001], "kbps": 924.6, "bytes": 1_815_321, "duration_s": 15.5,
+            "rendition": name, "playlist": format!("{name}/index.m3u8"),
+            "media": {
+                "codecs": "avc1.640028", "width": width, "height": height, "frame_rate": [30000, 1001],
+                "average_bps": 924_600, "bytes": 1_815_321, "duration_ms": 15_500,
+            },
         });
         told("rendition.completed", data)
     }
@@ -320,6 +338,21 @@ mod tests {
             assert!(stream["Bitrate"].is_string() && stream["Fps"].is_string());
             assert!(stream["Height"].is_u64() && stream["Width"].is_u64() && stream["Size"].is_u64());
         }
+    }
+
+    #[test]
+    fn sound_is_a_stream_only_where_there_is_no_picture() {
+        let media = json!({"codecs": "mp4a.40.2", "average_bps": 128_000, "bytes": 480_000, "duration_ms": 30_000});
+        let sound = told("rendition.completed", json!({"rendition": "audio", "playlist": "audio/index.m3u8", "media": media}));
+        let picture = rendition("720p", 1280, 720);
+        let bare = told("rendition.completed", json!({"rendition": "720p", "playlist": "720p/index.m3u8"}));
+        assert!(!tells(&sound) && tells(&picture) && tells(&bare));
+        let streams = |renditions: &[Told]| {
+            let done = of(&told("job.completed", json!({})), None, renditions);
+            done["StreamInfos"].as_array().unwrap().iter().map(|s| s["Bitrate"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(streams(&[picture, sound.clone()]), [json!("925")]);
+        assert_eq!(streams(&[sound]), [json!("128")]);
     }
 
     #[test]

@@ -174,6 +174,9 @@ impl Session<'_> {
                 return Err(Exit::Settings.because(format!("id: '{id}' {}", accept::FOREIGN_ID)));
             }
         };
+        if !self.accepted.job.callbacks.is_empty() {
+            self.say("callbacks: are told by a fleet only; here nobody is called");
+        }
         let is_fresh = done.is_empty();
         let mut view = View::new(self.quiet, &done);
         let (stopper, stop) = shutdown::channel();

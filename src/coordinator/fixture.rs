@@ -178,7 +178,7 @@ pub fn whole_job(job: &JobId) -> Vec<Event> {
     facts.extend([Fact::StageCompleted { stage: Stage::Probe }, started(Stage::Encode, u64::from(CHUNKS), 100)]);
     facts.extend((0..CHUNKS).map(|n| part(PartId::Encode(n), 10)));
     facts.extend([Fact::StageCompleted { stage: Stage::Encode }, started(Stage::Package, 1, 0)]);
-    facts.push(Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into() });
+    facts.push(Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into(), media: None });
     facts.extend([part(PartId::Package, 0), Fact::StageCompleted { stage: Stage::Package }, completed()]);
     facts.into_iter().map(|fact| event(job, fact)).collect()
 }

@@ -18,6 +18,8 @@ mod sweep;
 mod write;
 
 #[cfg(test)]
+mod failpoints;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod tests;

@@ -122,6 +122,17 @@ mod tests {
     }
 
     #[test]
+    fn a_rendition_is_measured_over_the_whole_title() {
+        let (plan, title) = fixture::plan_and_title();
+        let picture = title.measured(&plan, "1080p").unwrap();
+        assert_eq!((picture.height, picture.frame_rate), (Some(1080), plan.video.as_ref().map(|video| video.frame_rate)));
+        assert_eq!((picture.duration_ms, picture.bytes), (10_000, title.video[0].track.bytes));
+        let sound = title.measured(&plan, "audio-0-128k").unwrap();
+        assert_eq!((sound.width, sound.height, sound.frame_rate), (None, None, None));
+        assert_eq!(title.measured(&plan, "720p"), None);
+    }
+
+    #[test]
     fn only_what_packaging_asks_for_is_made() {
         let (mut plan, title) = fixture::plan_and_title();
         plan.packaging.hls = false;

@@ -53,11 +53,7 @@ pub async fn run(tools: &Tools, message: &PartMessage, mut attempt: Attempt) -> 
     }
     let marker = match marker {
         Some(marker) => marker,
-        None => {
-            let marker = work(tools, &accepted, &mut attempt).await?;
-            tools.stores.work().put_json(&key, &marker).await?;
-            marker
-        }
+        None => do_and_mark(tools, &accepted, message, &mut attempt).await?,
     };
     drop(attempt.permit.take());
     let fact = Fact::PartCompleted {
@@ -77,6 +73,25 @@ async fn tell_started(tools: &Tools, accepted: &Accepted) -> Result<(), PartErro
     tools.tell(id, tenant, Fact::JobStarted).await?;
     let started = Fact::StageStarted { stage: Stage::Probe, parts: 1, frames: 0, media_s: 0.0 };
     Ok(tools.tell(id, tenant, started).await?)
+}
+
+async fn do_and_mark(
+    tools: &Tools,
+    accepted: &Accepted,
+    message: &PartMessage,
+    attempt: &mut Attempt,
+) -> Result<Marker, PartError> {
+    let (key, work_store) = (Key::marker(&message.job, message.part), tools.stores.work());
+    let marker = work(tools, accepted, attempt).await?;
+    if attempt.redelivered
+        && let Some(others) = work_store.get_json::<Marker>(&key).await?
+    {
+        // The worker that the broker had given up was only slow. Either marker is right; one is billed.
+        usage::note_copy(tools, message, attempt).await;
+        return Ok(others);
+    }
+    work_store.put_json(&key, &marker).await?;
+    Ok(marker)
 }
 
 async fn work(tools: &Tools, accepted: &Accepted, attempt: &mut Attempt) -> Result<Marker, PartError> {

@@ -8,7 +8,7 @@ use super::report::{JobReport, REPORT_PATH};
 use super::tools::{Attempt, Planned, Tools};
 use super::upload::{self, MediaPlace};
 use crate::event::{Cause, Fact, Stage};
-use crate::package::{self, Progressive, SeamError};
+use crate::package::{self, Progressive, SeamError, Title};
 use crate::plan::marker::{Marker, Object, PartResult};
 use crate::sandbox::InputSource;
 use crate::sandbox::protocol::{RemuxTask, Report, Task};
@@ -39,7 +39,7 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
     for file in package::progressive(&planned.plan, &title) {
         let object = progressive(tools, planned, &place, &output, &file, attempt, &mut used).await?;
         if place.is_intermediate() {
-            tell_playable(tools, planned, file.rendition(), &file.file).await?;
+            tell_playable(tools, planned, &title, file.rendition(), &file.file).await?;
         }
         objects.push(object);
     }
@@ -56,7 +56,7 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
     for document in package::manifests(&planned.plan, &title) {
         objects.push(write(&output, &document.path, document.body.into_bytes()).await?);
         if let Some(track) = title.tracks().find(|track| package::playlist_path(track) == document.path) {
-            tell_playable(tools, planned, &track.name, &document.path).await?;
+            tell_playable(tools, planned, &title, &track.name, &document.path).await?;
         }
     }
     if place.is_intermediate() {
@@ -76,8 +76,15 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
 }
 
 /// One rendition can be played, whatever becomes of the others.
-async fn tell_playable(tools: &Tools, planned: &Planned, rendition: &str, playlist: &str) -> Result<(), PartError> {
-    let fact = Fact::RenditionCompleted { rendition: rendition.into(), playlist: playlist.into() };
+async fn tell_playable(
+    tools: &Tools,
+    planned: &Planned,
+    title: &Title,
+    rendition: &str,
+    playlist: &str,
+) -> Result<(), PartError> {
+    let media = title.measured(&planned.plan, rendition);
+    let fact = Fact::RenditionCompleted { rendition: rendition.into(), playlist: playlist.into(), media };
     Ok(tools.tell(planned.id(), &planned.accepted.job.tenant, fact).await?)
 }
 

@@ -6,7 +6,7 @@
 use super::accepted::Accepted;
 use super::error::{CRASH, PartError};
 use super::markers;
-use super::tools::{PartMessage, Spent, Tools};
+use super::tools::{Attempt, PartMessage, Spent, Tools};
 use crate::job::JobId;
 use crate::plan::marker::{Marker, PartId, PartResult};
 use crate::store::key::Key;
@@ -24,8 +24,8 @@ struct Waste {
 impl Waste {
     /// `encode-00012.3.1530.crash.9f3a1c22`: the part, the attempt, its CPU milliseconds, how it ended, and digits that tell
     /// it from others.
-    fn name(part: PartId, attempt: u32, cpu: Duration, error: &PartError) -> String {
-        format!("{}.{attempt}.{}.{}.{:08x}", part_name(part), cpu.as_millis(), error.kind(), rand::random::<u32>())
+    fn name(part: PartId, attempt: u32, cpu: Duration, kind: &str) -> String {
+        format!("{}.{attempt}.{}.{kind}.{:08x}", part_name(part), cpu.as_millis(), rand::random::<u32>())
     }
 
     fn parse(name: &str) -> Option<Self> {
@@ -48,12 +48,18 @@ async fn wasted(tools: &Tools, job: &JobId) -> Result<Vec<Waste>, PartError> {
 /// Notes that an attempt came to nothing, unless it was broken off before it did anything. A note that cannot be written
 /// is a bill that is too low, and no more.
 pub async fn note_waste(tools: &Tools, message: &PartMessage, attempt: u32, spent: &Spent, error: &PartError) {
-    let cpu = spent.total();
-    if cpu.is_zero() && !matches!(error, PartError::Crash(_)) {
-        return;
+    if !spent.total().is_zero() || matches!(error, PartError::Crash(_)) {
+        note(tools, message, attempt, spent, error.kind()).await;
     }
-    let PartMessage { job, part } = message;
-    let key = Key::wasted(job, &Waste::name(*part, attempt, cpu, error));
+}
+
+/// Notes that the work of an attempt had been done by somebody else meanwhile.
+pub(super) async fn note_copy(tools: &Tools, message: &PartMessage, attempt: &Attempt) {
+    note(tools, message, attempt.number, &attempt.spent, "copy").await;
+}
+
+async fn note(tools: &Tools, PartMessage { job, part }: &PartMessage, attempt: u32, spent: &Spent, kind: &str) {
+    let key = Key::wasted(job, &Waste::name(*part, attempt, spent.total(), kind));
     if let Err(error) = tools.stores.work().put(&key, Vec::new()).await {
         tracing::debug!(%job, %part, %error, "wasted work not noted");
     }
@@ -110,7 +116,7 @@ mod tests {
         let spent = Spent::default();
         spent.add(Duration::from_micros(1_000_400));
         spent.clone().add(Duration::from_micros(530_000));
-        let name = |error| Waste::name(PartId::Encode(12), 3, spent.total(), &error);
+        let name = |error: PartError| Waste::name(PartId::Encode(12), 3, spent.total(), error.kind());
         let crashed = name(PartError::Crash("died".into()));
         let expected = Waste { part: "encode-00012".into(), cpu_ms: 1530, is_crash: true };
         assert_eq!(Waste::parse(&crashed), Some(expected), "{crashed}");

@@ -22,6 +22,9 @@ pub const READ_AHEAD_BLOCKS: u64 = 16;
 /// What is asked for ahead is at most this part of what was read in sequence: a part stops somewhere, and what was asked
 /// for beyond is wasted.
 const READ_AHEAD_SHARE: u64 = 16;
+/// Blocks that a sequential reader may leave out: sound is read over the pictures between it, and a request costs more
+/// than the bytes it saves.
+const SKIPPED_BLOCKS: u64 = 8;
 /// Places of one source that are read in sequence at a time: pictures, sound, and an index at the end.
 const SEQUENCES: usize = 4;
 /// How often a range is asked for before the child is told that it cannot be had.
@@ -161,7 +164,8 @@ impl Own {
     /// Notes that `block` is read, and says how many blocks from it on are likely to be: one after a jump, more and more
     /// for a sequential reader.
     fn likely(&mut self, block: u64) -> u64 {
-        let at = self.sequences.iter().position(|s| block == s.last || block == s.last + 1);
+        let follows = |s: &Sequence| (s.last..=s.last + 1 + SKIPPED_BLOCKS).contains(&block);
+        let at = self.sequences.iter().position(follows);
         let mut sequence = at.and_then(|at| self.sequences.remove(at)).unwrap_or(Sequence { last: block, length: 0 });
         sequence.length += block - sequence.last;
         sequence.last = block;

@@ -295,6 +295,18 @@ async fn a_sequential_reader_fetches_every_byte_once_in_large_pieces_and_a_jump_
 }
 
 #[tokio::test]
+async fn a_reader_that_leaves_out_a_little_again_and_again_costs_few_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = source_of(dir.path(), 640 * BLOCK_BYTES);
+    let source = stores.source("local", "big").unwrap().ranges().await.unwrap();
+    for n in 0..160 {
+        source.read(4 * n * BLOCK_BYTES + 9, 100).await.unwrap();
+    }
+    assert!(stores.cache().requests() < 100, "{} requests", stores.cache().requests());
+    assert!(source.fetched_bytes() <= 640 * BLOCK_BYTES);
+}
+
+#[tokio::test]
 async fn a_reader_that_stops_has_asked_for_little_more_than_it_read() {
     let dir = tempfile::tempdir().unwrap();
     let stores = source_of(dir.path(), 640 * BLOCK_BYTES);

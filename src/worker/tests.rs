@@ -39,7 +39,17 @@ async fn a_job_runs_every_part_once_and_tells_it_in_order() {
     let media_s = FRAMES as f64 / 25.0;
     let parts = children.ran().len() as u64 - 1;
     let frames = FRAMES as u64 * 2;
-    let playable = |name: &str| Fact::RenditionCompleted { rendition: name.into(), playlist: format!("{name}/index.m3u8") };
+    let measured = |name: &str| {
+        stages.iter().find_map(|fact| match fact {
+            Fact::RenditionCompleted { rendition, media, .. } if rendition == name => media.clone(),
+            _ => None,
+        })
+    };
+    let playable = |name: &str| {
+        let media = measured(name);
+        assert_eq!(media.as_ref().and_then(|m| m.height).map(|lines| format!("{lines}p")).as_deref(), Some(name));
+        Fact::RenditionCompleted { rendition: name.into(), playlist: format!("{name}/index.m3u8"), media }
+    };
     let Some(Fact::JobCompleted { usage, .. }) = stages.last() else { panic!("it is the last event: {stages:?}") };
     let expected = [
         &Fact::JobAccepted,
@@ -229,7 +239,7 @@ async fn a_wrong_job_is_rejected_and_a_message_of_no_sense_is_not_worked_on() {
 async fn the_same_id_with_another_content_is_another_job_and_rejected() {
     let (site, children) = (Site::new(), FakeChildren::new(|_, _| Act::Work));
     site.start(&children).until_ended(&job("h264")).await;
-    let mut second = site.start(&children);
+    let second = site.start(&children);
     let other = Accepted { id: id(), ..Accepted::new(job("h265"), accepted(&second).await.source).unwrap() };
     assert_eq!(resume::look(&second.tools, &other).await, Ok(Found::Foreign));
     let document = serde_json::to_vec(&job("h265")).unwrap();
@@ -237,7 +247,7 @@ async fn the_same_id_with_another_content_is_another_job_and_rejected() {
     assert_eq!(event.job, rejected_stream(&document), "not told under the id of the other job");
     assert!(matches!(&event.fact, Fact::JobRejected { path, requested_id: Some(id), .. } if path == "id" && id == "talk"));
     std::fs::write(site.dir.path().join("talk.mp4"), b"other media").unwrap();
-    let mut third = site.start(&children);
+    let third = site.start(&children);
     let event = third.until_rejected(&serde_json::to_vec(&job("h264")).unwrap()).await;
     assert!(matches!(&event.fact, Fact::JobRejected { path, .. } if path == "id"));
     assert_eq!(resume::look(&third.tools, &accepted(&third).await).await, Ok(Found::Complete), "the first is as it was");

@@ -1,6 +1,7 @@
 //! What a server goes through while we work with it.
 
-use super::common::RabbitNode;
+use super::common::proxy::Way;
+use super::common::{Fault, FaultProxy, RabbitNode};
 use super::*;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -10,11 +11,13 @@ use tokio::task::JoinHandle;
 const WORK: Queue = Queue::Work(Class::Cpu, Lane::Normal);
 const JOBS: Queue = Queue::Jobs(Lane::Normal);
 const EVENTS: Queue = Queue::Events(1);
+/// Longest wait for what must come: also for a server that is started again.
+const SOON: Duration = Duration::from_secs(60);
 /// How often a number is looked at that must become another.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 async fn soon<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.expect("it comes in time")
+    tokio::time::timeout(SOON, work).await.expect("it comes in time")
 }
 
 /// Publishes numbers one after the other, and remembers those that were confirmed; consumes them, and remembers those
@@ -76,7 +79,7 @@ impl Traffic {
         let (confirmed, came) = (self.confirmed, self.came);
         let mut tasks = self.tasks.into_iter();
         soon(tasks.next().unwrap()).await.unwrap();
-        let whole = tokio::time::timeout(PATIENCE, async {
+        let whole = tokio::time::timeout(SOON, async {
             while !confirmed.lock().unwrap().is_subset(&came.lock().unwrap()) {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
@@ -91,7 +94,11 @@ impl Traffic {
 }
 
 async fn connect(node: &RabbitNode, vhost: &str) -> RabbitBroker {
-    RabbitBroker::connect(&settings(&node.uri(vhost))).await.unwrap()
+    connect_to(&node.uri(vhost)).await
+}
+
+async fn connect_to(uri: &str) -> RabbitBroker {
+    RabbitBroker::connect(&settings(uri)).await.unwrap()
 }
 
 /// Says it again until it is heard: what is said while a listener's connection is away, it does not hear.
@@ -105,6 +112,20 @@ async fn is_heard(broker: &RabbitBroker, listener: &mut Box<dyn Subscription>) {
         }
     })
     .await;
+}
+
+/// Settles what comes, up to this one.
+async fn up_to(consumer: &mut Box<dyn Consumer>, last: &str) -> Vec<String> {
+    let mut seen = Vec::new();
+    while seen.last().map(String::as_str) != Some(last) {
+        let delivery = soon(consumer.next()).await.unwrap();
+        let body = String::from_utf8_lossy(&delivery.body).into_owned();
+        // One whose settlement is lost comes again.
+        if delivery.ack().await.is_ok() {
+            seen.push(body);
+        }
+    }
+    seen
 }
 
 pub async fn connections_that_the_server_closes_come_back_with_all_that_was_on_them(node: &mut RabbitNode, vhost: &str) {
@@ -197,13 +218,7 @@ pub async fn a_killed_server_comes_back_with_every_confirmed_message(node: &mut 
     }
     traffic.flows(50).await;
     assert!(matches!(held.ack().await, Err(BrokerError::Gone(_))));
-    let mut seen = Vec::new();
-    while seen.last().map(Vec::as_slice) != Some(b"2") {
-        let delivery = soon(events.next()).await.unwrap();
-        seen.push(delivery.body.clone());
-        delivery.ack().await.unwrap();
-    }
-    assert_eq!(seen, [b"0".to_vec(), b"1".to_vec(), b"2".to_vec()], "in their order");
+    assert_eq!(up_to(&mut events, "2").await, ["0", "1", "2"], "in their order");
     let mut jobs = broker.consume(JOBS, 1).await.unwrap();
     let again = soon(jobs.next()).await.unwrap();
     assert_eq!((again.body.as_slice(), again.attempt), (b"put off".as_slice(), 2));
@@ -231,4 +246,51 @@ pub async fn a_server_that_stalls_is_left_and_found_again(node: &mut RabbitNode,
     assert!(told.is_ok(), "a silent server is not noticed");
     traffic.flows(20).await;
     traffic.ends_whole().await;
+}
+
+pub async fn connections_that_break_anywhere_lose_nothing_and_leave_nothing_open(node: &mut RabbitNode, vhost: &str) {
+    const SEED: u64 = 7;
+    let proxy = FaultProxy::start(node.port(), SEED);
+    let broker = connect_to(&node.uri_at(proxy.port(), "guest", "guest", vhost)).await;
+    let mut events = broker.consume(EVENTS, 4).await.unwrap();
+    broker.publish(EVENTS, "held".into()).await.unwrap();
+    drop(soon(events.next()).await.unwrap());
+    let traffic = Traffic::start(&broker);
+    // Among them the worst: a publish whose confirm is lost, an acknowledgement that never arrives, a handshake that
+    // is never answered.
+    for (fault, lasts_ms) in [
+        (Fault::Reset, 300),
+        (Fault::Stall(Way::Down), 5000),
+        (Fault::CutReplies, 500),
+        (Fault::Stall(Way::Up), 5000),
+        (Fault::Flaky(60), 2000),
+        (Fault::Stall(Way::Both), 300),
+        (Fault::Delay(Duration::from_millis(30)), 1000),
+    ] {
+        traffic.flows(20).await;
+        proxy.set(fault);
+        tokio::time::sleep(Duration::from_millis(lasts_ms)).await;
+        proxy.set(Fault::Pass);
+    }
+    proxy.set(Fault::Stall(Way::Down));
+    proxy.reset_all();
+    // Connected to nobody who answers, until the handshake's own limit; only then is there another attempt.
+    let before = proxy.traffic().connections;
+    soon(async {
+        while proxy.traffic().connections < before + 4 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await;
+    proxy.set(Fault::Pass);
+    traffic.flows(20).await;
+    assert_eq!(up_to(&mut events, "held").await, ["held"]);
+    traffic.ends_whole().await;
+    drop((events, broker));
+    soon(async {
+        while proxy.open() > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await;
 }

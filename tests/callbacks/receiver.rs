@@ -5,11 +5,17 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use axum::serve::Listener;
 use futures::StreamExt;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 
 /// Longest wait for a request that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -78,10 +84,18 @@ pub struct Receiver {
 impl Receiver {
     /// Answers 204 until told otherwise.
     pub async fn start() -> Self {
+        Self::on(listen().await)
+    }
+
+    /// The same by TLS.
+    pub async fn start_secure(config: ServerConfig) -> Self {
+        Self::on(Secure { listener: listen().await, acceptor: TlsAcceptor::from(Arc::new(config)) })
+    }
+
+    fn on<L: Listener<Addr = SocketAddr>>(listener: L) -> Self {
         let (sender, taken) = mpsc::channel(MOST_REQUESTS);
         let shared = Shared { answers: Mutex::default(), otherwise: Mutex::new(status(204)), taken: sender };
         let shared = Arc::new(shared);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let router = Router::new().fallback(answer).with_state(shared.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -119,6 +133,34 @@ impl Receiver {
     /// What came and was not looked at yet.
     pub fn rest(&mut self) -> Vec<Taken> {
         std::iter::from_fn(|| self.taken.try_recv().ok()).collect()
+    }
+}
+
+async fn listen() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+struct Secure {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Secure {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let Ok((stream, from)) = self.listener.accept().await else { continue };
+            // Whoever does not trust this server leaves; the next one may.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 }
 

@@ -87,13 +87,16 @@ impl Stage {
     /// The consumer of the partition that a job is in.
     pub fn run(&self, job: &JobId) -> Running {
         let Queue::Callbacks(partition) = Queue::callbacks_of(job.as_str()) else { unreachable!() };
+        let (stopper, stop) = shutdown::channel();
+        Running { stopper, task: tokio::spawn(run::run(self.tools().unwrap(), partition, stop)) }
+    }
+
+    pub fn tools(&self) -> Result<Tools, String> {
         let ahead = self.ahead_ms.clone();
         let clock = Arc::new(move || now_ms() + ahead.load(SeqCst));
         let tenants = BTreeMap::from([("acme".to_string(), self.tenant.clone())]);
         let broker = Arc::new(self.broker.clone());
-        let tools = Tools::new(broker, self.store.clone(), tenants, self.settings.clone(), self.resolver.clone(), clock);
-        let (stopper, stop) = shutdown::channel();
-        Running { stopper, task: tokio::spawn(run::run(tools.unwrap(), partition, stop)) }
+        Tools::new(broker, self.store.clone(), tenants, self.settings.clone(), self.resolver.clone(), clock)
     }
 
     /// Writes `job.json`.

@@ -16,17 +16,24 @@ async fn a_receiver_of_that_service_hears_of_streams_and_of_the_end() {
     let talk = job("talk");
     stage.accept(&talk, std::slice::from_ref(&hook)).await;
     let rendition = json!({
-        "rendition": "1080p", "playlist": "1080p/index.m3u8", "width": 1920, "height": 1080, "frame_rate": [25, 1],
-        "kbps": 2500.4, "bytes": 9_000_000, "duration_s": 28.8,
+        "rendition": "1080p", "playlist": "1080p/index.m3u8",
+        "media": {
+            "codecs": "hvc1.1.6.L120.90", "width": 1920, "height": 1080, "frame_rate": [25, 1], "average_bps": 2_500_400,
+            "bytes": 9_000_000, "duration_ms": 28_800,
+        },
     });
+    // Sound is no stream of its own there.
+    let media = json!({"codecs": "mp4a.40.2", "average_bps": 128_000, "bytes": 480_000, "duration_ms": 28_800});
+    let sound = json!({"rendition": "audio", "playlist": "audio/index.m3u8", "media": media});
     stage.record(&talk, 1, "job.accepted", json!({})).await;
     stage.record(&talk, 2, "rendition.completed", rendition).await;
     stage.record(&talk, 3, "job.progress", json!({"percent": 50})).await;
-    stage.record(&talk, 4, "job.completed", json!({"report": "report.json"})).await;
+    stage.record(&talk, 4, "rendition.completed", sound).await;
+    stage.record(&talk, 5, "job.completed", json!({"report": "report.json"})).await;
     let running = stage.run(&talk);
     stage.nudge(&talk, std::slice::from_ref(&hook)).await;
     let taken = receiver.take(3).await;
-    stage.cursor_when(&talk, &hook, |c| c.next_sequence == 5 && c.delivered == 2).await;
+    stage.cursor_when(&talk, &hook, |c| c.next_sequence == 6 && c.delivered == 2).await;
     running.stop().await;
 
     for request in &taken {

@@ -122,7 +122,7 @@ async fn one_end(cluster: &Cluster, job: &str, told: &[Value], findings: &mut Fi
 async fn objects(cluster: &Cluster, job: &str, result: &Value, findings: &mut Findings) -> Vec<String> {
     let accepted = cluster.work_json(&format!("jobs/{job}/job.json")).await.unwrap_or_default();
     let uri = accepted["job"]["output"]["uri"].as_str().unwrap_or_default().to_string();
-    let Some(prefix) = uri.strip_prefix(&format!("s3://{MEDIA}/")) else { return vec![format!("{job}: output {uri:?}")] };
+    let Some(prefix) = uri.strip_prefix(&cluster.uri("")) else { return vec![format!("{job}: output {uri:?}")] };
     let prefix = prefix.trim_end_matches('/');
     let media = cluster.bucket(MEDIA);
     let named = result["objects"].as_array().cloned().unwrap_or_default();
@@ -214,4 +214,11 @@ pub fn children_of(home: &Home) -> Vec<u32> {
         ours && words.split(|byte| *byte == 0).nth(1) == Some(b"child") && folder.starts_with(home.path())
     };
     processes().into_iter().filter(is_child).collect()
+}
+
+/// Every file under a folder, but locks.
+pub fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let all = entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] });
+    all.filter(|path| path.extension().is_none_or(|extension| extension != "lock")).collect()
 }

@@ -1,6 +1,7 @@
 //! A fleet of the real program: a RabbitMQ node, a Garage server, a receiver, workers and coordinators, each a process,
 //! with proxies in between that can break what goes through them.
 
+use crate::common::amqp_tap::Methods;
 use crate::common::http::{Client, Response};
 use crate::common::{FaultProxy, Garage, Home, RabbitNode, Receiver, Server, StoreProxy, free_port, wait_for};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -36,13 +37,15 @@ pub struct Setup {
     pub workers: usize,
     pub coordinators: usize,
     pub slots: usize,
+    /// A Garage server behind a proxy, or two folders.
+    pub bucket: bool,
     /// Fields over the usual ones, by dotted path.
     pub set: Vec<(&'static str, toml::Value)>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { seed: 1, workers: 2, coordinators: 2, slots: 1, set: Vec::new() }
+        Self { seed: 1, workers: 2, coordinators: 2, slots: 1, bucket: true, set: Vec::new() }
     }
 }
 
@@ -54,10 +57,13 @@ pub struct Cluster {
     listens: Vec<u16>,
     pub config: PathBuf,
     pub amqp: FaultProxy,
-    pub store: StoreProxy,
+    /// What passed through it.
+    pub methods: Methods,
+    /// In front of the buckets, where there are any.
+    pub store: Option<StoreProxy>,
     pub receiver: Receiver,
     pub rabbit: RabbitNode,
-    pub garage: Garage,
+    pub garage: Option<Garage>,
     pub home: Home,
 }
 
@@ -66,17 +72,21 @@ impl Cluster {
     #[track_caller]
     pub fn start(setup: &Setup) -> Self {
         let (rabbit, garage) = std::thread::scope(|scope| {
-            let garage = scope.spawn(Garage::start);
-            (RabbitNode::start(), garage.join().expect("Garage starts"))
+            let garage = setup.bucket.then(|| scope.spawn(Garage::start));
+            (RabbitNode::start(), garage.map(|garage| garage.join().expect("Garage starts")))
         });
-        [WORK, MEDIA].into_iter().for_each(|bucket| garage.create_bucket(bucket));
-        let amqp = FaultProxy::start(rabbit.port(), setup.seed);
-        let store = StoreProxy::start(garage.port(), setup.seed);
+        let methods = Methods::default();
+        let amqp = FaultProxy::with_taps(rabbit.port(), setup.seed, methods.taps());
+        let store = garage.as_ref().map(|garage| {
+            [WORK, MEDIA].into_iter().for_each(|bucket| garage.create_bucket(bucket));
+            StoreProxy::start(garage.port(), setup.seed)
+        });
         let (receiver, home) = (Receiver::start(), Home::new());
-        let config = configure(&home, setup, &rabbit.uri_at(amqp.port(), "guest", "guest", "/"), &store.endpoint(), &garage);
+        let stores = stores(&home, garage.as_ref().zip(store.as_ref()));
+        let config = configure(&home, setup, &rabbit.uri_at(amqp.port(), "guest", "guest", "/"), &stores);
         let listens = (0..setup.coordinators).map(|_| free_port()).collect();
         let (workers, coordinators) = (Vec::new(), Vec::new());
-        let mut cluster = Self { workers, coordinators, listens, config, amqp, store, receiver, rabbit, garage, home };
+        let mut cluster = Self { workers, coordinators, listens, config, amqp, methods, store, receiver, rabbit, garage, home };
         for n in 0..setup.coordinators {
             let coordinator = cluster.coordinator(n);
             cluster.coordinators.push(coordinator);
@@ -100,7 +110,7 @@ impl Cluster {
         let temporary = self.home.join(&format!("{role}-{n}"));
         std::fs::create_dir_all(&temporary).expect("the home is ours");
         command.arg(role).arg("--config").arg(&self.config).env("TMPDIR", &temporary);
-        command.env("NARROWS_WORKER__SCRATCH", temporary.join("scratch"));
+        command.env("NARROWS_SCRATCH__FOLDER", temporary.join("scratch"));
         command
     }
 
@@ -121,9 +131,8 @@ impl Cluster {
     /// Runs a command of the program as an operator does.
     #[track_caller]
     pub fn narrows(&self, words: &[&str]) -> Output {
-        let (command, rest) = words.split_first().expect("a command");
         let mut run = Command::new(PROGRAM);
-        run.arg(command).arg("--config").arg(&self.config).args(rest);
+        run.args(words).arg("--config").arg(&self.config);
         run.stdin(Stdio::null()).output().expect("the program starts")
     }
 
@@ -172,19 +181,31 @@ impl Cluster {
         connection.close(200, "done".into()).await.unwrap();
     }
 
-    /// One of the buckets, past the proxy.
+    /// One of the buckets, past the proxy; or one of the folders.
     pub fn bucket(&self, name: &str) -> opendal::Operator {
-        let garage = &self.garage;
+        let Some(garage) = &self.garage else {
+            let root = self.home.join(name).display().to_string();
+            return opendal::Operator::new(opendal::services::Fs::default().root(&root)).expect("the folder is ours");
+        };
         let builder = opendal::services::S3::default().bucket(name).endpoint(&garage.endpoint()).region(garage.region());
         let builder = builder.access_key_id(garage.access_key()).secret_access_key(garage.secret_key());
         opendal::Operator::new(builder).expect("the bucket's address is right")
     }
 
+    /// The URI of something the customers see.
+    pub fn uri(&self, path: &str) -> String {
+        match &self.garage {
+            Some(_) => format!("s3://{MEDIA}/{path}"),
+            None => format!("file://{}/{path}", self.home.join(MEDIA).display()),
+        }
+    }
+
     /// Puts a file into the customers' bucket; its URI.
     pub async fn source(&self, name: &str, file: &Path) -> String {
         let body = std::fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        self.bucket(MEDIA).write(&format!("in/{name}"), body).await.unwrap();
-        format!("s3://{MEDIA}/in/{name}")
+        let path = format!("in/{name}");
+        self.bucket(MEDIA).write(&path, body).await.unwrap();
+        self.uri(&path)
     }
 
     /// A document of the work store, where there is one.
@@ -228,17 +249,25 @@ impl Cluster {
     }
 }
 
-fn configure(home: &Home, setup: &Setup, broker: &str, endpoint: &str, garage: &Garage) -> PathBuf {
-    let private = |name: &str, text: &str| home.write(name, text).display().to_string();
-    let key = json!({ "file": private("access-key", garage.access_key()) });
-    let secret = json!({ "file": private("secret-key", garage.secret_key()) });
-    let webhook = private("webhook-secret", WEBHOOK_SECRET);
-    let bucket = |name: &str| {
-        json!({
-            "type": "s3", "bucket": name, "endpoint": endpoint, "region": garage.region(),
-            "access_key_id": key, "secret_access_key": secret,
-        })
+fn stores(home: &Home, bucket: Option<(&Garage, &StoreProxy)>) -> Value {
+    let store = |name: &str| match bucket {
+        Some((garage, proxy)) => json!({
+            "type": "s3", "bucket": name, "endpoint": proxy.endpoint(), "region": garage.region(),
+            "access_key_id": { "file": home.write("access-key", garage.access_key()) },
+            "secret_access_key": { "file": home.write("secret-key", garage.secret_key()) },
+        }),
+        None => {
+            let folder = home.join(name);
+            std::fs::create_dir_all(&folder).expect("the home is ours");
+            json!({ "type": "fs", "root": folder })
+        }
     };
+    json!({ "work": store(WORK), "media": store(MEDIA) })
+}
+
+fn configure(home: &Home, setup: &Setup, broker: &str, stores: &Value) -> PathBuf {
+    let private = |name: &str, text: &str| home.write(name, text).display().to_string();
+    let webhook = private("webhook-secret", WEBHOOK_SECRET);
     let tenant = |tenant: Tenant| {
         json!({
             "access_key_id": tenant.access_key_id,
@@ -248,11 +277,14 @@ fn configure(home: &Home, setup: &Setup, broker: &str, endpoint: &str, garage: &
         })
     };
     let settings = json!({
-        "log": { "level": "info" },
-        "broker": { "kind": "rabbitmq", "uri": broker },
+        "log": { "level": "narrows=info,warn" },
+        "broker": { "kind": "rabbitmq", "uri_file": private("broker", broker) },
         "work": { "store": "work" },
-        "stores": { "work": bucket(WORK), "media": bucket(MEDIA) },
+        "stores": stores,
         "worker": { "slots": setup.slots },
+        "scratch": { "part_bytes": 16 * 1024 * 1024 },
+        "retry": { "longest_delay_ms": 5000 },
+        "callbacks": { "schedule_s": [0, 1, 2, 5, 5, 5, 10, 10, 30, 30, 30], "allow_http": true },
         "coordinator": { "stall_after_s": 5, "sweep_every_s": 1, "settle_after_s": 5 },
         "tenants": { "acme": tenant(ACME), "other": tenant(OTHER) },
     });

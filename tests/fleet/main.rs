@@ -5,6 +5,10 @@ mod common;
 #[path = "../common/media.rs"]
 mod media;
 
+mod bad_input;
+mod checker;
 mod cluster;
-//mod regressions;
-//mod simulation;
+mod end_to_end;
+mod regressions;
+mod simulation;
+mod storm;

@@ -10,3 +10,10 @@ fn holds(seed: u64) {
         panic!("{what}");
     }
 }
+
+/// A coordinator took over the start of a stage whose parts had been counted before: the percentage lagged behind the
+/// counts, and the next fact, told before, was recorded again for making it catch up.
+#[test]
+fn a_fact_told_again_after_a_takeover_is_not_recorded_again() {
+    holds(59_700);
+}

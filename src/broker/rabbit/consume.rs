@@ -37,6 +37,7 @@ impl Source {
     /// # Errors
     /// Waiting does not help.
     pub(super) async fn after(&self, fault: Fault, pace: &mut Pace) -> Result<(), BrokerError> {
+        tracing::debug!(?fault, "nothing can be received now");
         match fault {
             Fault::Denied(_) => return Err(fault.into()),
             Fault::Missing(_) => self.declarer.redeclare(),
@@ -138,7 +139,8 @@ impl Consumer for RabbitConsumer {
         let (queue, office) = (self.queue, self.source.office.clone());
         loop {
             let (hold, consumer) = self.opened().await?;
-            let Some(Ok(message)) = consumer.next().await else {
+            // What is left of a lost channel cannot be settled, and comes again by the next.
+            let Some(message) = consumer.next().await.and_then(Result::ok).filter(|message| message.acker.usable()) else {
                 // The channel, its connection, or the queue is gone.
                 self.open = None;
                 continue;

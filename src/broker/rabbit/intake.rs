@@ -36,7 +36,7 @@ struct Open {
 }
 
 enum Answer {
-    Got(Queue, Result<Option<BasicGetMessage>, Fault>),
+    Got(Queue, Result<Option<Box<BasicGetMessage>>, Fault>),
     Consuming(Queue, Result<lapin::Consumer, Fault>),
 }
 
@@ -55,6 +55,10 @@ impl RabbitIntake {
                 }
             };
             let (queue, message) = open.message(queues).await?;
+            if !message.acker.usable() {
+                // What is left of a lost channel cannot be settled, and comes again by the next.
+                return Err(Fault::Gone(format!("{queue}: the channel was lost")));
+            }
             let hold = open.hold.clone();
             match self.source.office.take_in(&hold, queue, message).await? {
                 Some(delivery) => return Ok(delivery),
@@ -163,7 +167,7 @@ impl Open {
 
 async fn get(hold: Arc<Hold>, queue: Queue) -> Answer {
     let got = hold.channel.basic_get(queue.to_string().as_str().into(), BasicGetOptions::default()).await;
-    Answer::Got(queue, got.map_err(|e| Fault::from(&e).at(&queue.to_string())))
+    Answer::Got(queue, got.map(|got| got.map(Box::new)).map_err(|e| Fault::from(&e).at(&queue.to_string())))
 }
 
 #[async_trait]

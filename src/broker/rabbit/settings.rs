@@ -112,12 +112,10 @@ impl RabbitSettings {
         if self.kind == Kind::RabbitMq && self.uri.is_none() && self.uri_file.is_none() {
             return wrong("uri", "kind = \"rabbitmq\" needs uri or uri_file".into());
         }
-        if let (None, Some(uri)) = (&self.uri_file, &self.uri) {
-            if let Err(reason) = parse(&uri.0) {
-                return wrong("uri", reason);
-            }
+        match (&self.uri_file, &self.uri) {
+            (None, Some(uri)) => parse(&uri.0).map(|_| ()).or_else(|reason| wrong("uri", reason)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn publish_timeout(&self) -> Duration {

@@ -180,6 +180,7 @@ impl Reactor for Sockets {
         self.0.interval(period)
     }
 
+    #[expect(clippy::manual_async_fn, reason = "an async function would hold on to the reactor")]
     fn tcp_connect_addr(&self, address: SocketAddr) -> impl Future<Output = io::Result<Wire>> + Send + 'static {
         async move {
             let host = address.ip().to_string();
