@@ -68,11 +68,20 @@ impl Coordinator {
         let hub = Hub::new();
         let (listening, broker) = (hub.clone(), fleet.broker.clone());
         let (hub_stop, tick_stop, api_stop) = (stop.clone(), stop.clone(), stop.clone());
-        parts.spawn(async move { Ok(listening.run(broker, hub_stop).await) });
+        parts.spawn(async move {
+            listening.run(broker, hub_stop).await;
+            Ok(())
+        });
         let (broker, every) = (fleet.broker.clone(), settings.sweep_every());
-        parts.spawn(async move { Ok(tick(&*broker, every, tick_stop).await) });
+        parts.spawn(async move {
+            tick(&*broker, every, tick_stop).await;
+            Ok(())
+        });
         let router = api::router(Api::new(fleet, &settings, operator, hub, stop.clone()));
-        parts.spawn(async move { Ok(api::serve(listener, router, settings, api_stop).await) });
+        parts.spawn(async move {
+            api::serve(listener, router, settings, api_stop).await;
+            Ok(())
+        });
         loop {
             tokio::select! {
                 biased;

@@ -262,6 +262,29 @@ async fn waiting_jobs_of_a_tenant_start_when_others_end_and_not_while_it_is_froz
 }
 
 #[tokio::test]
+async fn an_id_that_was_rejected_for_one_tenant_is_anothers_as_if_it_were_new() {
+    let site = Site::new();
+    let job = id("talk");
+    let rejected = |reason: &str, tenant: &str| {
+        let fact = Fact::JobRejected { path: "lane".into(), reason: reason.into(), requested_id: None };
+        Event::new(job.clone(), tenant.into(), START_MS, fact)
+    };
+    take(&site.fleet, &job, &[rejected("a secret of globex", "globex")], false).await;
+    let see = async |tenant| ops::events(&site.fleet, ops::Scope::Tenant(tenant), &job, 0, 10).await;
+    assert_eq!(see("globex").await.unwrap().events.len(), 1);
+    assert!(see("acme").await.is_err());
+    site.accept("talk").await;
+    take(&site.fleet, &job, &whole_job(&job)[..2], false).await;
+    take(&site.fleet, &job, &[rejected("late", "globex")], true).await;
+    let recorded = site.recorded(&job).await;
+    assert_eq!(kinds(&recorded), ["job.accepted", "job.started"]);
+    assert!(recorded.iter().all(|event| event.tenant == "acme"));
+    assert!(see("globex").await.is_err());
+    let listed = site.fleet.stores.work().list("index/globex/").await.unwrap();
+    assert_eq!(listed, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_freeze_is_told_to_the_tenant_once_and_rejections_are_listed() {
     let site = Site::new();
     let stream = tenant_stream("acme");

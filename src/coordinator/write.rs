@@ -87,7 +87,7 @@ impl Writer<'_> {
     async fn begin(&self, events: &[Event]) -> Result<Option<Projection>, WriteError> {
         let work = self.fleet.stores.work();
         match work.get_json::<Projection>(&Key::status(self.job)).await {
-            Ok(Some(projection)) if projection.job == *self.job => return Ok(Some(projection)),
+            Ok(Some(projection)) if projection.job == *self.job => return self.hand_over(projection, events).await.map(Some),
             Ok(None) => {}
             Ok(Some(_)) | Err(StoreError::Malformed { .. }) => {
                 tracing::error!(job = %self.job, "the state cannot be read; it is made anew from the events");
@@ -105,6 +105,19 @@ impl Writer<'_> {
             tracing::info!(job = %self.job, facts = events.len(), "facts of a job that does not exist");
         }
         Ok(accepted.map(|accepted| Projection::new(self.job.clone(), accepted.job.tenant)))
+    }
+
+    /// An id under which documents were rejected is nobody's yet. When another tenant uses it, that one gets it as new:
+    /// neither may read what the other was told.
+    async fn hand_over(&self, stored: Projection, events: &[Event]) -> Result<Projection, WriteError> {
+        let claims = |event: &&Event| matches!(event.fact, Fact::JobAccepted | Fact::JobRejected { .. });
+        let claimant = events.iter().rev().find(claims).filter(|event| event.tenant != stored.tenant);
+        let Some(claimant) = claimant.filter(|_| stored.status.state == Some(State::Rejected)) else { return Ok(stored) };
+        let work = self.fleet.stores.work();
+        work.delete_under(&Key::events(self.job)).await?;
+        work.delete_under(&Key::cursors(self.job)).await?;
+        work.delete(&Key::index(&stored.tenant, stored.first_ms, self.job)).await?;
+        Ok(Projection::new(self.job.clone(), claimant.tenant.clone()))
     }
 
     /// Applies the facts and writes their events: the new state, the events written, and those that stood there before
@@ -138,6 +151,10 @@ impl Writer<'_> {
     fn apply(&self, projection: &mut Projection, events: &[Event]) -> Vec<Recorded> {
         let mut recorded = Vec::new();
         for event in events {
+            if event.tenant != projection.tenant {
+                tracing::info!(job = %self.job, event = event.id, tenant = event.tenant, "a fact of another tenant's");
+                continue;
+            }
             match projection.apply(event) {
                 Ok(more) => recorded.extend(more),
                 // Two ends were proposed; the first one stands.
