@@ -3,8 +3,12 @@
 //! Nothing here needs a server: a mistake is told before anything is connected to. What the commands do to a running
 //! fleet is tried with the fleet, in tests/fleet.
 
+use narrows::callback::sign::{Key, message_id, sign};
+use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 fn narrows(words: &[&str]) -> Output {
@@ -60,7 +64,6 @@ impl Desk {
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_string()
     }
-
 }
 
 #[test]
@@ -141,4 +144,122 @@ fn wrong_settings_are_64_and_name_layer_and_field_in_every_command() {
     for words in cases {
         fails(words, 64, &["fleet.toml", "worker.slot"]);
     }
+}
+
+/// A fleet on folders, with a broker that nobody has started.
+fn fleet(desk: &Desk) -> String {
+    for folder in ["work", "media"] {
+        fs::create_dir_all(desk.0.path().join(folder)).unwrap();
+    }
+    let key = desk.file("acme-key", "a-secret-of-acme-0123456789\n");
+    let webhook = desk.file("acme-webhook", SECRET);
+    let home = desk.0.path().canonicalize().unwrap();
+    let text = format!(
+        r#"
+        broker = {{ kind = "rabbitmq", uri = "amqp://fleet:hunter2@127.0.0.1:1/films", publish_timeout_s = 1 }}
+        work = {{ store = "work" }}
+        [stores]
+        work = {{ type = "fs", root = "{0}/work" }}
+        media = {{ type = "fs", root = "{0}/media" }}
+        web = {{ type = "http", hosts = ["*.example.com"], tenants = ["globex"] }}
+        [tenants.acme]
+        access_key_id = "AKACME"
+        secret_file = "{key}"
+        webhook_secret_files = ["{webhook}"]
+        callbacks = [{{ url = "https://hooks.acme.example.com/token-tiger" }}]
+        quota = {{ active_jobs = 7 }}
+        [tenants.globex]
+        "#,
+        home.display()
+    );
+    desk.file("fleet.toml", &text)
+}
+
+#[test]
+fn a_settings_file_is_explained_without_a_secret() {
+    let desk = Desk::new();
+    let config = fleet(&desk);
+    let output = narrows(&["check-config", &config]);
+    let text = said(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
+    let line = |section: &str| text.lines().find(|line| line.split_whitespace().next() == Some(section)).unwrap_or_default();
+    assert!(line("broker").contains("amqp://127.0.0.1:1/films"), "{text}");
+    assert!(line("stores.work").ends_with("/work: the work"), "{text}");
+    assert!(line("stores.web").contains("*.example.com") && line("stores.web").ends_with("of globex"), "{text}");
+    for word in ["AKACME", "stores media;", "hooks.acme.example.com", "signed with 1 keys", "7 jobs at once"] {
+        assert!(line("tenants.acme").contains(word), "{word:?}: {text}");
+    }
+    assert!(line("tenants.globex").contains("stores media, web"), "{text}");
+    let document = narrows(&["check-config", &config, "--json"]);
+    let sections: Value = serde_json::from_slice(&document.stdout).unwrap();
+    assert_eq!((&sections["ok"], &sections["sections"][0]["section"]), (&true.into(), &"broker".into()));
+    for secret in ["hunter2", "a-secret-of", "token-tiger", &SECRET[6..]] {
+        assert!(!text.contains(secret) && !said(&document.stdout).contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn a_key_that_is_not_there_is_64_and_named_by_its_field() {
+    let desk = Desk::new();
+    let config = fleet(&desk);
+    fs::remove_file(desk.0.path().join("acme-webhook")).unwrap();
+    fails(&["check-config", &config], 64, &["fleet.toml", "tenants.acme.webhook_secret_files[0]", "acme-webhook"]);
+    fs::remove_dir(desk.0.path().join("media")).unwrap();
+    fails(&["list", "--config", &config], 64, &["stores.media.root"]);
+}
+
+#[test]
+fn the_doctor_says_what_works_and_what_is_wrong_with_its_fix() {
+    let desk = Desk::new();
+    let config = fleet(&desk);
+    let output = narrows(&["doctor", "--config", &config]);
+    let text = said(&output.stdout);
+    assert_eq!((output.status.code(), said(&output.stderr).as_str()), (Some(70), "narrows: one thing is wrong\n"), "{text}");
+    let works =
+        ["libraries", "jail", "encoder x265", "encoder x264", "encoder SVT-AV1", "scratch", "store media", "store work", "clock"];
+    for check in works {
+        assert!(text.contains(&format!("ok     {check}: ")), "{check}: {text}");
+    }
+    let wrong: Vec<&str> = text.lines().filter(|line| !line.starts_with("ok     ")).collect();
+    assert_eq!(wrong.len(), 1, "{text}");
+    assert!(wrong[0].starts_with("wrong  broker: ") && wrong[0].contains("; fix: ") && wrong[0].contains("refused"), "{text}");
+    let document: Value = serde_json::from_slice(&narrows(&["doctor", "--config", &config, "--json"]).stdout).unwrap();
+    assert_eq!(document["ok"], false);
+    let checks = document["findings"].as_array().unwrap().iter().filter(|finding| finding["ok"] == true);
+    assert_eq!(checks.count(), works.len());
+    assert!(!text.contains("hunter2") && !document.to_string().contains("hunter2"));
+}
+
+/// Key of a webhook: the base64 of 32 bytes.
+const SECRET: &str = "whsec_bmFycm93cy10ZXN0LXdlYmhvb2stc2VjcmV0LTAwMQ==";
+const OTHER_SECRET: &str = "whsec_bmFycm93cy10ZXN0LXdlYmhvb2stc2VjcmV0LTAwMg==";
+
+#[test]
+fn the_lines_of_the_page_verify_what_is_signed_and_nothing_else() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let lines = page.split("```python\n").nth(1).and_then(|rest| rest.split("\n```").next()).expect("the page has such lines");
+    let program = format!(
+        "import json, sys\n{lines}\ncase = json.load(sys.stdin)\nverify(case['secret'], case['headers'], case['body'].encode())\n"
+    );
+    let is_verified = |secret: &str, at: u64, body: &str| {
+        let id = message_id("talk-1/job.completed");
+        let keys = [OTHER_SECRET, SECRET].map(|text| Key::parse(text).unwrap());
+        // One is signed with both, and it is the other one's word that counts.
+        let signature = sign(&keys, &id, at, br#"{"type":"job.completed"}"#);
+        let headers = json!({ "webhook-id": id, "webhook-timestamp": at.to_string(), "webhook-signature": signature });
+        let mut python =
+            Command::new("python3").args(["-c", &program]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let case = json!({ "secret": secret, "headers": headers, "body": body });
+        python.stdin.take().unwrap().write_all(case.to_string().as_bytes()).unwrap();
+        let output = python.wait_with_output().unwrap();
+        let error = said(&output.stderr);
+        assert!(output.status.success() || error.contains("ValueError"), "{error}");
+        output.status.success()
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let body = r#"{"type":"job.completed"}"#;
+    assert!(is_verified(SECRET, now, body) && is_verified(OTHER_SECRET, now, body));
+    assert!(!is_verified(SECRET, now, r#"{"type":"job.failed"}"#), "another body");
+    assert!(!is_verified("whsec_bmFycm93cy10ZXN0LXdlYmhvb2stc2VjcmV0LTAwMw==", now, body), "another secret");
+    assert!(!is_verified(SECRET, now - 3600, body), "an old one, sent again");
 }

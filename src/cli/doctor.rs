@@ -8,7 +8,7 @@ use super::exit::{Exit, Failed};
 use super::fleet;
 use super::presets::write_out;
 use super::rows::plain;
-use super::{configure, exit_codes, runtime};
+use super::{exit_codes, load, runtime};
 use crate::config::Config;
 use crate::sandbox::Sandbox;
 use crate::shutdown::Signals;
@@ -42,7 +42,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
-    let config = configure(args.config.as_deref())?;
+    let mut config = load(args.config.as_deref())?;
+    if config.log.level == "warn" {
+        // What goes wrong here is a finding, and is not said twice.
+        config.log.level = "error".into();
+    }
+    crate::telemetry::start(&config.log);
     let runtime = runtime()?;
     let mut report = Report { json: args.json, findings: Vec::new() };
     runtime.block_on(async {

@@ -102,6 +102,11 @@ impl Meter {
         self.recorded = Recorded { frames, parts: encode.parts_done, told: self.told() };
     }
 
+    /// How long the video is, where that was recorded, seconds.
+    pub fn media(&mut self, media_s: f64) {
+        self.media_s = self.media_s.max(media_s);
+    }
+
     /// Frames told live, of all parts.
     fn told(&self) -> u64 {
         self.frames.values().sum()
@@ -225,6 +230,8 @@ mod tests {
         let reading = meter.read(at(12));
         assert_eq!((reading.done, reading.total, reading.stage), (700, 1000, Some(Stage::Encode)));
         assert_eq!(reading.rates.unwrap().fps, 100.0, "what was done before anybody looked is no speed");
+        meter.media(20.0);
+        assert_eq!(meter.read(at(12)).rates.unwrap().speed, 2.0);
         // The part is done and counted: it is not counted twice, and the bar never goes back.
         meter.event(&told(2, 250), at(13));
         meter.status(&encoding(750, 3), at(13));

@@ -141,11 +141,16 @@ pub fn run() -> ExitCode {
 
 /// The settings of this process, and its logs.
 fn configure(file: Option<&Path>) -> Result<crate::config::Config, Failed> {
-    // A variable that is no text is none of ours.
-    let environment = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
-    let config = crate::config::Config::load(file, environment).map_err(|e| Exit::Settings.because(e))?;
+    let config = load(file)?;
     crate::telemetry::start(&config.log);
     Ok(config)
+}
+
+/// The settings of this process.
+fn load(file: Option<&Path>) -> Result<crate::config::Config, Failed> {
+    // A variable that is no text is none of ours.
+    let environment = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+    crate::config::Config::load(file, environment).map_err(|e| Exit::Settings.because(e))
 }
 
 /// The runtime of a command that runs children.

@@ -220,7 +220,7 @@ impl Session<'_> {
 
     /// The report as it is to be printed.
     async fn report(&self, took: Option<Duration>) -> Result<String, Failed> {
-        let output = self.tools.output(&self.accepted).map_err(|e| Exit::Internal.because(e))?;
+        let output = self.tools.output(self.accepted).map_err(|e| Exit::Internal.because(e))?;
         let key = Key::output(crate::part::REPORT_PATH).map_err(|e| Exit::Internal.because(e))?;
         let body = output.get(&key).await.map_err(|e| Exit::Internal.because(e))?;
         if self.quiet {

@@ -51,6 +51,7 @@ impl View {
     /// Takes in what was recorded of a job that a fleet works on.
     pub fn recorded(&mut self, event: &Recorded) {
         self.meter.status(&event.status, self.started.elapsed());
+        self.meter.media(event.data.get("media_s").and_then(serde_json::Value::as_f64).unwrap_or(0.0));
         if let Some(text) = news(event) {
             self.say(&plain(&text));
         }
