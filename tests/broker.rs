@@ -144,10 +144,6 @@ async fn rabbitmq_may_refuse_or_stall_or_die_and_nothing_is_lost() {
     step!(lives::a_killed_server_comes_back_with_every_confirmed_message, "v6");
     step!(lives::a_server_that_stalls_is_left_and_found_again, "v7");
     step!(lives::connections_that_break_anywhere_lose_nothing_and_leave_nothing_open, "v8");
-    if let Ok(only) = std::env::var("ONLY") {
-        work.retain(|(n, _)| n.contains(&only));
-        tracing_subscriber::fmt().with_env_filter("narrows=debug,lapin=off").init();
-    }
     // One after the other: each has the server for itself.
     all_pass(work, 1).await;
 }
