@@ -38,7 +38,7 @@ impl Stores {
 async fn try_out(named: &Named, store: &Store, findings: &mut Vec<Finding>) -> Result<(), (&'static str, String)> {
     let mut works = |what| findings.push(Finding { store: named.name.clone(), what, outcome: Ok(()) });
     let failed = |what, needs: &'static str| {
-        move |e: StoreError| (what, format!("{e}; {needs}"))
+        move |e: StoreError| (what, format!("{}; {needs}", e.to_string().trim_start_matches(": ")))
     };
     store.list_after("", None, 1).await.map_err(failed("list", "listing must be allowed: s3:ListBucket or alike"))?;
     works("list");
