@@ -11,13 +11,17 @@ use super::upload::Proofs;
 use super::web::Web;
 use super::{Store, StoreError, scrub};
 use opendal::layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer};
-use opendal::{Operator, services};
+use opendal::{HttpTransporter, Operator, services};
+use opendal_http_transport_reqwest::ReqwestTransport;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Wait before the first retry of a request, and the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
+
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// A store of the configuration while it is opened.
 pub(super) struct Opening<'a> {
@@ -26,10 +30,9 @@ pub(super) struct Opening<'a> {
     pub environment: Environment<'a>,
 }
 
-/// Gives the process its TLS and the object layer its way to the network. Idempotent: whoever came first did the same.
+/// Gives the process its TLS. Idempotent: whoever came first did the same.
 pub(super) fn prepare() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    opendal::install_default();
 }
 
 impl Opening<'_> {
@@ -60,7 +63,16 @@ impl Opening<'_> {
     }
 
     fn built(&self, operator: opendal::Result<Operator>) -> Result<Operator, SettingError> {
-        operator.map_err(|e| SettingError::new(format!("stores.{}", self.name), scrub::reason(&e)))
+        let wrong = |reason: String| SettingError::new(format!("stores.{}", self.name), reason);
+        let operator = operator.map_err(|e| wrong(scrub::reason(&e)))?;
+        let client = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .user_agent(concat!("narrows/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| wrong(format!("TLS: {}", scrub::chain(&e))))?;
+        let transport = HttpTransporter::new(ReqwestTransport::new(client));
+        let context = operator.base_context().with_http_transport(transport);
+        Ok(operator.with_context(context))
     }
 
     fn s3(&self) -> Result<Operator, SettingError> {
