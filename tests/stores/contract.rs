@@ -177,7 +177,10 @@ pub async fn more_objects_than_a_page_are_listed_in_order_and_deleted_by_folder(
     assert_eq!(work.list_after(&folder, Some("events/long/00000007"), 2).await.unwrap(), all[6..8]);
     let deleted = work.delete_under(&folder).await.unwrap();
     assert_eq!(deleted.iter().map(|entry| entry.path.clone()).collect::<Vec<_>>(), all);
-    assert_eq!(deleted.iter().map(|entry| entry.bytes).sum::<u64>(), (1..=OBJECTS).map(|n| n.to_string().len() as u64).sum::<u64>());
+    assert_eq!(
+        deleted.iter().map(|entry| entry.bytes).sum::<u64>(),
+        (1..=OBJECTS).map(|n| n.to_string().len() as u64).sum::<u64>()
+    );
     assert_eq!(work.list("events/").await.unwrap(), [Key::event(&job("long-2"), 1).path()]);
     assert_eq!(work.delete_under(&folder).await.unwrap(), []);
 }
