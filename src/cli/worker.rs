@@ -27,7 +27,9 @@ Any number of workers may run, on any machines; one that is killed loses nothing
 Exit codes: 0 drained; 64 settings; 70 our fault, or the broker's; 130 and 143 asked twice.";
 
 /// How long the runtime waits for threads that are writing when everything else has ended.
-const THREADS_WITHIN: Duration = Duration::from_secs(1);
+const THREADS_WITHIN: Duration = Duration::from_millis(200);
+/// Part of the grace that is kept for leaving itself: what was on its way here goes back, connections are closed.
+const LEAVING: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -168,7 +170,7 @@ fn settings(config: &Config) -> WorkerSettings {
         first_delay: Duration::from_millis(config.retry.first_delay_ms),
         longest_delay: Duration::from_millis(config.retry.longest_delay_ms),
         part_deadline: Duration::from_secs(config.worker.part_deadline_s),
-        grace: Duration::from_secs(config.worker.drain_s),
+        grace: Duration::from_secs(config.worker.drain_s).saturating_sub(LEAVING),
     }
 }
 

@@ -122,6 +122,14 @@ pub(super) async fn tell(tools: &Tools, accepted: &Accepted, result: JobResult) 
     Ok(tools.tell(&accepted.id, &accepted.job.tenant, fact).await?)
 }
 
+/// Publishes the terminal event of a job that has ended once more.
+pub(super) async fn tell_again(tools: &Tools, accepted: &Accepted) -> Result<(), PartError> {
+    match result(tools, &accepted.id).await? {
+        Some(result) => tell(tools, accepted, result).await,
+        None => Ok(()),
+    }
+}
+
 /// Publishes a fact of a job that is known by its id only.
 ///
 /// # Errors

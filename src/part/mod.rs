@@ -45,6 +45,8 @@ pub async fn run(tools: &Tools, message: &PartMessage, mut attempt: Attempt) -> 
     let (accepted, fence, marker) = tokio::try_join!(tools.accepted(id), finish::fence(tools, id), marker)?;
     match fence {
         Fence::Open => {}
+        // Whoever had this message before may have died between writing the end and telling it.
+        Fence::Ended if attempt.is_repeated() => return finish::tell_again(tools, &accepted).await,
         Fence::Ended => return Ok(()),
         Fence::Canceled => return finish::cancel(tools, &accepted).await,
     }

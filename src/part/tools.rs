@@ -183,6 +183,13 @@ pub struct Attempt {
     pub spent: Spent,
 }
 
+impl Attempt {
+    /// Was this message given out before, to us or to another?
+    pub(super) fn is_repeated(&self) -> bool {
+        self.redelivered || self.number > 1
+    }
+}
+
 /// CPU time of children so far. Clones are of the same attempt: it is known however the attempt ends.
 #[derive(Clone, Debug, Default)]
 pub struct Spent(Arc<AtomicU64>);

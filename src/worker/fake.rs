@@ -335,15 +335,8 @@ impl Told {
 
 /// Tools of a worker whose children are not real, with their scratch in `folder`.
 pub fn tools(folder: &Path, broker: Arc<dyn Broker>, stores: Stores, children: &Arc<FakeChildren>, mode: Mode) -> Tools {
-    let limits = Limits {
-        max_pixels: 1,
-        max_streams: 1,
-        max_duration_s: 1,
-        max_frames: 1,
-        memory_bytes: 1,
-        scratch_bytes: 1,
-        cpu_s: 1,
-    };
+    let limits =
+        Limits { max_pixels: 1, max_streams: 1, max_duration_s: 1, max_frames: 1, memory_bytes: 1, scratch_bytes: 1, cpu_s: 1 };
     let scratch = ScratchFolder::unlimited(folder.join("scratch"));
     let settings = Settings { mode, limits, scratch, threads_per_slot: 1, ranges: false, window: 3 };
     Tools::new(broker, stores, children.clone(), settings)

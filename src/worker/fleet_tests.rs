@@ -419,6 +419,20 @@ async fn work_that_somebody_else_did_meanwhile_is_billed_once() {
 }
 
 #[tokio::test]
+async fn an_end_that_was_written_and_not_told_is_told_by_whoever_gets_the_message_next() {
+    let site = Site::new();
+    let process = site.start_fleet(&works(), local());
+    let tools = process.tools.clone();
+    accept::submit(&tools, Submission { document: &document("talk", "local"), user: None }).await.unwrap();
+    let failure = Failure { cause: Cause::Media, message: "truncated".into() };
+    tools.stores.work().put_json(&Key::result(&id()), &JobResult::Failed { failure: failure.clone() }).await.unwrap();
+    let mut told = process.told().await;
+    alone(tools, PartId::Encode(3), 1).await;
+    let event = told.find(|e| e.fact.usage().is_some()).await;
+    assert!(matches!(event.fact, Fact::JobFailed { failure: told, .. } if told == failure));
+}
+
+#[tokio::test]
 async fn a_part_of_a_job_that_has_ended_is_not_worked_on() {
     let (site, children) = (Site::new(), works());
     let mut process = site.start_fleet(&children, local());

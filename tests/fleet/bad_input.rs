@@ -96,7 +96,11 @@ fn corpus() -> Vec<Bad> {
         with("no-tenant", &json!({ "tenant": "nobody" }), "tenant"),
         with("tenant-path", &json!({ "tenant": "../acme" }), "tenant"),
         with("callback-file", &json!({ "callbacks": [{ "url": "file:///etc/passwd" }] }), "callbacks[0].url"),
-        with("callback-event", &json!({ "callbacks": [{ "url": "https://example.com/", "events": ["job.exploded"] }] }), "callbacks[0].events[0]"),
+        with(
+            "callback-event",
+            &json!({ "callbacks": [{ "url": "https://example.com/", "events": ["job.exploded"] }] }),
+            "callbacks[0].events[0]",
+        ),
         with("reserved-id", &json!({ "id": "rejected-0123456789abcdef" }), "id"),
     ]
 }
@@ -129,13 +133,16 @@ async fn every_bad_job_is_refused_by_its_field_and_nothing_goes_round() {
     let made: Vec<&String> = jobs.iter().filter(|path| path.ends_with("/job.json") && !path.contains("/mine/")).collect();
     assert_eq!(made, Vec::<&String>::new(), "a bad job was taken");
     wait_for("empty queues", || {
-        let left: Vec<_> = cluster.rabbit.queues("/").into_iter().filter(|(name, counts)| is_work(name) && *counts != (0, 0)).collect();
+        let left: Vec<_> =
+            cluster.rabbit.queues("/").into_iter().filter(|(name, counts)| is_work(name) && *counts != (0, 0)).collect();
         left.is_empty().then_some(())
     });
 }
 
 fn is_work(queue: &str) -> bool {
-    ["narrows.jobs", "narrows.work", "narrows.dead", "narrows.events", "narrows.retry"].iter().any(|prefix| queue.starts_with(prefix))
+    ["narrows.jobs", "narrows.work", "narrows.dead", "narrows.events", "narrows.retry"]
+        .iter()
+        .any(|prefix| queue.starts_with(prefix))
 }
 
 fn by_http(cluster: &Cluster, corpus: &[Bad]) {

@@ -34,7 +34,9 @@ pub async fn submit(fleet: &Fleet, scope: Scope<'_>, document: &[u8], key: Optio
         (Scope::Tenant(own), _) => own.into(),
         (Scope::All, Some(named)) if fleet.tenants.get(&named).is_some() => named,
         (Scope::All, Some(named)) => return Err(OpError::invalid("tenant", format!("'{named}' is not configured"))),
-        (Scope::All, None) => only_tenant(fleet).ok_or_else(|| OpError::invalid("tenant", "is missing; this fleet has several"))?,
+        (Scope::All, None) => {
+            only_tenant(fleet).ok_or_else(|| OpError::invalid("tenant", "is missing; this fleet has several"))?
+        }
     };
     if job.id.is_none() {
         job.id = key.map(|key| keyed(&job.tenant, key));
