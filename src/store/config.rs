@@ -184,8 +184,9 @@ impl Secret {
     /// There is none; `path` is the setting's.
     pub(super) fn read(&self, path: &str, environment: Environment<'_>) -> Result<String, SettingError> {
         let text = match self {
-            Secret::Env(name) => environment(name)
-                .ok_or_else(|| SettingError::new(path, format!("the environment variable {name} is not set")))?,
+            Secret::Env(name) => {
+                environment(name).ok_or_else(|| SettingError::new(path, format!("the environment variable {name} is not set")))?
+            }
             Secret::File(file) => {
                 let wrong = |e: std::io::Error| SettingError::new(path, format!("{}: {e}", file.display()));
                 let size = std::fs::metadata(file).map_err(wrong)?.len();

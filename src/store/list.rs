@@ -33,12 +33,7 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be asked.
-    pub async fn list_after(
-        &self,
-        folder: &str,
-        start_after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<String>, StoreError> {
+    pub async fn list_after(&self, folder: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
         Ok(self.page(folder, start_after, limit).await?.into_iter().map(|entry| entry.path).collect())
     }
 

@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn the_words_of_a_service_come_through() {
-        let message = r#"S3Error { code: "AccessDenied", message: "Forbidden: No such key: GK1", resource: "/b/", request_id: "" }"#;
+        let message =
+            r#"S3Error { code: "AccessDenied", message: "Forbidden: No such key: GK1", resource: "/b/", request_id: "" }"#;
         let error = Error::new(ErrorKind::PermissionDenied, message).with_context("uri", "http://h/b?x=hush");
         assert_eq!(reason(&error), "permission denied: AccessDenied, Forbidden: No such key: GK1");
         let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");

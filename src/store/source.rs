@@ -2,8 +2,8 @@
 //! requests and nothing is asked for that nobody reads. Memory does not grow with the source.
 
 use super::cache::{BLOCK_BYTES, BlockCache};
-use super::web::WebObject;
 use super::scrub;
+use super::web::WebObject;
 use opendal::{Buffer, Operator};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;

@@ -54,9 +54,18 @@ enum SourcePlace {
     /// The path was given on the command line.
     File(PathBuf),
     /// A path under a folder of the configuration.
-    Below { root: PathBuf, path: String },
-    Object { store: Store, path: String },
-    Web { web: Web, url: Url },
+    Below {
+        root: PathBuf,
+        path: String,
+    },
+    Object {
+        store: Store,
+        path: String,
+    },
+    Web {
+        web: Web,
+        url: Url,
+    },
 }
 
 impl Named {

@@ -8,7 +8,11 @@ use url::Url;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// An object or a prefix in a bucket; the path has no slash at either end.
-    Bucket { kind: StoreKind, bucket: String, path: String },
+    Bucket {
+        kind: StoreKind,
+        bucket: String,
+        path: String,
+    },
     /// An absolute path of this machine.
     File(String),
     Web(Url),

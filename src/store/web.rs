@@ -4,9 +4,9 @@
 //! server as it is and which answers to GET only; and a server that answers a range with the whole file must be
 //! noticed, or the wrong bytes would be transcoded.
 
+use super::StoreError;
 use super::guard::{Guard, Refused, refusal};
 use super::source::SourceIdentity;
-use super::StoreError;
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{Response, StatusCode};
 use std::sync::Arc;
@@ -91,8 +91,9 @@ impl Web {
         let bytes = match response.status() {
             // An empty file has no first byte (RFC 9110 14.4).
             StatusCode::RANGE_NOT_SATISFIABLE if whole(response.headers()) == Some(0) => 0,
-            StatusCode::PARTIAL_CONTENT => whole(response.headers())
-                .ok_or_else(|| WebError::permanent("the server does not tell the size of the file"))?,
+            StatusCode::PARTIAL_CONTENT => {
+                whole(response.headers()).ok_or_else(|| WebError::permanent("the server does not tell the size of the file"))?
+            }
             StatusCode::OK => return Err(WebError::permanent("the server does not serve ranges of the file")),
             status => return Err(refused(status)),
         };
