@@ -197,7 +197,7 @@ impl Job {
         }
         let reader = &mut serde_json::Deserializer::from_str(text);
         let job: Job = serde_path_to_error::deserialize(&mut *reader)
-            .map_err(|e| JobError::new(e.path().to_string(), e.inner().to_string()))?;
+            .map_err(|e| JobError::new(known_path(&e.path().to_string()), e.inner().to_string()))?;
         reader.end().map_err(|e| whole(e.to_string()))?;
         job.check()?;
         Ok(job)
@@ -250,6 +250,15 @@ impl Job {
 
 fn too_long(bytes: usize, most: usize) -> String {
     format!("has {bytes} bytes; at most {most} are allowed")
+}
+
+/// The path up to where it is known: a document cut short ends in the middle of something.
+fn known_path(path: &str) -> &str {
+    match path.strip_suffix('?') {
+        Some("") => ".",
+        Some(known) => known.trim_end_matches('.'),
+        None => path,
+    }
 }
 
 /// Does it nest deeper than [`MAX_DEPTH`]? One pass over the bytes, and no memory.
@@ -335,7 +344,8 @@ mod tests {
 
     #[test]
     fn what_customers_want_back_is_kept_and_bounded() {
-        let more = r#","callbacks":[{"url":"https://a.example/","format":"vod-2017"}],"extend":"{\"n\":1}","metadata":{"show":"7"}"#;
+        let more =
+            r#","callbacks":[{"url":"https://a.example/","format":"vod-2017"}],"extend":"{\"n\":1}","metadata":{"show":"7"}"#;
         let job = with(more).unwrap();
         assert_eq!((job.extend.as_deref(), job.metadata["show"].as_str()), (Some(r#"{"n":1}"#), "7"));
         assert_eq!(job.callbacks[0].format, CallbackFormat::Vod2017);
@@ -359,7 +369,12 @@ mod tests {
         let huge = Job::parse(&vec![b' '; MAX_DOCUMENT_BYTES + 1]).unwrap_err();
         assert_eq!(huge.path, ".");
         let e = with(&format!(r#","{}":1"#, "k\\n".repeat(20_000))).unwrap_err();
-        assert!(e.path.len() < 300 && e.reason.len() < 600 && !e.to_string().contains('\n'), "{} {}", e.path.len(), e.reason.len());
+        assert!(
+            e.path.len() < 300 && e.reason.len() < 600 && !e.to_string().contains('\n'),
+            "{} {}",
+            e.path.len(),
+            e.reason.len()
+        );
         for document in [&b"\xff\xfe{\0}\0"[..], b"{\"input\":\"\xc3\x28\"}", b"", b"null", b"[]", b"7", b"{", b"\"job\""] {
             assert_eq!(Job::parse(document).unwrap_err().path, ".", "{document:?}");
         }

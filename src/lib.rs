@@ -7,8 +7,8 @@
 //! | --- | --- | --- |
 //! | F0 | facts: no tokio, no clock, no I/O | `address`, `job`, `tenant`, `probe`, `plan`, `reconcile`, `event`, `usage`, `sandbox::protocol` |
 //! | F1 | edges; they never import each other | `broker`, `store`, `sandbox`, `media`, `shutdown` |
-//! | F2 | stages | `part`, `package` |
-//! | F3 | roles | `worker` |
+//! | F2 | stages | `part`, `package`, `callback` |
+//! | F3 | roles | `worker`, `coordinator` |
 //! | F4 | the process | `main`, `cli`, `config`, `telemetry` |
 //!
 //! The architecture page is `src/README.md`.
@@ -28,9 +28,11 @@ pub mod sandbox;
 pub mod shutdown;
 pub mod store;
 
+pub mod callback;
 pub mod package;
 pub mod part;
 
+pub mod coordinator;
 pub mod worker;
 
 pub mod cli;

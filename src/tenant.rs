@@ -134,6 +134,14 @@ impl Quota {
     }
 }
 
+/// `frozen.json` of a tenant that may start no new work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    pub reason: String,
+    /// Milliseconds since 1970.
+    pub since_ms: u64,
+}
+
 /// What becomes of a job that is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -261,7 +269,8 @@ impl Tenants {
             }
             for user in &settings.amqp_users {
                 if submit.trusted_users.contains(user) {
-                    let reason = format!("'{user}' may submit for any tenant, so it cannot stand for one; give the tenant its own user");
+                    let reason =
+                        format!("'{user}' may submit for any tenant, so it cannot stand for one; give the tenant its own user");
                     return Err(wrong(name, "amqp_users", reason));
                 }
                 if let Some(other) = users.insert(user.clone(), name) {
@@ -328,7 +337,9 @@ impl Tenants {
         let is_trusted = user.is_some_and(|user| self.submit.trusted_users.contains(user));
         if self.submit.require_user_id && !is_trusted {
             let Some(user) = user else {
-                return Err(nobody("the message bears no user-id; set that property to the name you log in to the broker with".into()));
+                return Err(nobody(
+                    "the message bears no user-id; set that property to the name you log in to the broker with".into(),
+                ));
             };
             let Some(own) = users_own else {
                 return Err(nobody(format!("the broker's user '{user}' submits for no tenant")));
@@ -381,7 +392,9 @@ impl Tenant {
 
 fn check(name: &str, settings: &TenantSettings) -> Result<(), TenantError> {
     if !is_safe_name(name) || name == NOBODY {
-        let reason = format!("a tenant's name is 1 to 64 letters, digits, '.', '_' or '-', does not start with '.', and is not '{NOBODY}'");
+        let reason = format!(
+            "a tenant's name is 1 to 64 letters, digits, '.', '_' or '-', does not start with '.', and is not '{NOBODY}'"
+        );
         return Err(wrong(name, "", reason));
     }
     let ways = [settings.secret_sha256.is_some(), settings.secret_file.is_some(), settings.secret_env.is_some()];
@@ -392,7 +405,11 @@ fn check(name: &str, settings: &TenantSettings) -> Result<(), TenantError> {
         (Some(_), 1) => return Err(wrong(name, "access_key_id", "is 1 to 64 letters, digits, '.', '_' or '-'".into())),
         (None, _) => return Err(wrong(name, "access_key_id", "is missing; there is a secret for it".into())),
         (Some(_), _) => {
-            return Err(wrong(name, "secret_sha256", format!("give one of secret_sha256, secret_file, secret_env; {given} are given")));
+            return Err(wrong(
+                name,
+                "secret_sha256",
+                format!("give one of secret_sha256, secret_file, secret_env; {given} are given"),
+            ));
         }
     }
     if let Some(HashText(text)) = &settings.secret_sha256
@@ -408,7 +425,8 @@ fn check(name: &str, settings: &TenantSettings) -> Result<(), TenantError> {
     if settings.vod_2017_key_file.is_some() && settings.vod_2017_key_env.is_some() {
         return Err(wrong(name, "vod_2017_key_file", "give vod_2017_key_file or vod_2017_key_env, not both".into()));
     }
-    let quotas = [("active_jobs", settings.quota.active_jobs == Some(0)), ("minutes_per_day", settings.quota.minutes_per_day == Some(0))];
+    let quotas =
+        [("active_jobs", settings.quota.active_jobs == Some(0)), ("minutes_per_day", settings.quota.minutes_per_day == Some(0))];
     if let Some((field, _)) = quotas.into_iter().find(|(_, is_nothing)| *is_nothing) {
         let reason = "is 0, so no job could ever run; `narrows tenant freeze` stops a tenant".to_string();
         return Err(wrong(name, &format!("quota.{field}"), reason));

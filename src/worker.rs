@@ -1,283 +1,418 @@
-//! The worker: a dispatcher that alone handles deliveries, acks and requests to stop, and slots that do the parts.
+//! The worker: a dispatcher that alone handles requests to stop, and knows what is open, and tasks that do the parts.
 //!
 //! The permit comes first, then the delivery: nothing is taken off a queue that cannot be started at once. A permit is
 //! given back when its child has ended, so that the next child starts while the last one's files are uploaded; how many
-//! parts are open at once is bounded all the same.
+//! parts are open at once is bounded all the same. The dispatcher itself waits for nobody: a delivery is settled by its own
+//! task, so that a broker that is away holds up no cancel.
 
-use crate::broker::{Broker, BrokerError, Class, Consumer, DeadLetter, Delivery, Queue, Settlement, Subscription, Topic};
+mod dead;
+pub mod health;
+mod intake;
+pub mod lanes;
+mod settings;
+mod verdict;
+
+pub use settings::WorkerSettings;
+
+use crate::broker::{BrokerError, Consumer, DeadLetter, Delivery, Queue, Settlement, Topic};
 use crate::event::{Cause, Fact, Failure};
-use crate::job::{Job, JobId, Lane};
+use crate::job::JobId;
 use crate::part::finish::{self, Control};
-use crate::part::{Attempt, PartError, PartMessage, Tools, accept};
+use crate::part::{Attempt, PartError, PartMessage, Spent, Tools, accept, usage};
 use crate::shutdown::{self, Stop, Stopper};
-use futures::future::{FutureExt, select_all};
+use futures::future::FutureExt;
+use health::{BEAT_EVERY, Health};
+use intake::{Permits, Taken, Taker};
+use lanes::Rota;
+use settings::STOP_GRACE;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{Id, JoinSet};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+use verdict::Verdict;
 
-/// Parts open at once for each slot: one with its child running, one being uploaded.
-const OPEN_PER_SLOT: usize = 2;
-/// How long a part waits that this worker is doing already.
-const DUPLICATE_WAIT: Duration = Duration::from_secs(1);
-/// How long open parts have to end after a request to stop. Children are killed at once; this is for uploads.
-const STOP_GRACE: Duration = Duration::from_millis(1500);
+/// Dead letters that are worked on at once.
+const DEAD_PREFETCH: usize = 8;
+/// Copies of one part's message that are held while it is being done; a further one is put off.
+const MAX_COPIES: usize = 4;
+/// How long a copy is put off that there is no more room for.
+const COPY_WAIT: Duration = Duration::from_secs(30);
 
-/// How much a worker does, and how often it tries.
-#[derive(Clone, Debug)]
-pub struct WorkerSettings {
-    /// Children at once.
-    pub slots: usize,
-    /// Attempts of one part before its job fails.
-    pub attempts: u32,
-    /// Wait before the second attempt; it doubles with each further one, up to the longest.
-    pub first_delay: Duration,
-    pub longest_delay: Duration,
-}
-
-impl WorkerSettings {
-    /// How long to wait after attempt number `attempt` (from 1) failed.
-    fn delay(&self, attempt: u32) -> Duration {
-        let factor = 1_u32 << attempt.saturating_sub(1).min(20);
-        self.first_delay.saturating_mul(factor).min(self.longest_delay)
-    }
-}
+/// How long the intake has to hand back what was on its way here.
+const INTAKE_GRACE: Duration = Duration::from_millis(500);
 
 /// What a delivery asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Order {
-    Submit(Vec<u8>),
+    Submit,
     Part(PartMessage),
     Bury(Box<DeadLetter>),
 }
 
 /// A delivery that is being worked on.
 struct Open {
-    delivery: Delivery,
     part: Option<PartMessage>,
     stopper: Stopper,
+    /// Further deliveries of the same message: the broker lost sight of us and gave it out again.
+    copies: Vec<Delivery>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// How far the worker is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// What is open may end by itself.
+    Finishing {
+        until: Instant,
+    },
+    /// Children are killed; their parts go back.
+    Stopping {
+        until: Instant,
+    },
+    /// Whatever is open is dropped.
+    Gone,
 }
 
 /// Takes deliveries for as long as it runs.
 pub struct Worker {
     tools: Tools,
-    settings: WorkerSettings,
-    slots: Arc<Semaphore>,
+    settings: Arc<WorkerSettings>,
+    health: Health,
     open: HashMap<Id, Open>,
-    running: JoinSet<Result<(), PartError>>,
+    /// Each ends with how its delivery was settled; none: it was handed back.
+    running: JoinSet<Option<Settlement>>,
+    /// Copies being settled.
+    settling: JoinSet<()>,
+    leaving: Leaving,
 }
 
 impl Worker {
     pub fn new(tools: Tools, settings: WorkerSettings) -> Self {
-        let slots = Arc::new(Semaphore::new(settings.slots));
-        Self { tools, settings, slots, open: HashMap::new(), running: JoinSet::new() }
+        let (health, settings) = (Health::default(), Arc::new(settings));
+        let (running, settling) = (JoinSet::new(), JoinSet::new());
+        Self { tools, settings, health, open: HashMap::new(), running, settling, leaving: Leaving::No }
     }
 
-    /// Works until asked to stop. Then every child is ended, and what was not done goes back into its queue.
+    /// What it says about itself, to be served to whoever runs it.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Works until asked to stop. Then what is open is finished, or ended and handed back, within the grace; asked a second
+    /// time, at once.
     ///
     /// # Errors
-    /// The broker is gone.
+    /// The broker refuses, and will go on to.
     pub async fn run(mut self, mut stop: Stop) -> Result<(), BrokerError> {
-        let most_open = self.settings.slots * OPEN_PER_SLOT;
-        let mut consumers = consumers(&*self.tools.broker, most_open).await?;
+        let mut second = stop.clone();
+        let (sender, mut taken) = mpsc::channel(1);
+        let (taker, taker_stop) = self.taker();
+        let mut taking = tokio::spawn(taker.run(sender, taker_stop.1));
+        let mut dead = Some(self.tools.broker.consume(Queue::Dead, DEAD_PREFETCH).await?);
         let mut controls = self.tools.broker.subscribe(Topic::Control).await?;
-        let mut permit: Option<OwnedSemaphorePermit> = None;
-        loop {
-            let slots = self.slots.clone();
+        let mut beat = tokio::time::interval(BEAT_EVERY);
+        let mut result = Ok(());
+        while !self.has_left() {
+            let (until, works) = (self.leaves_at(), self.leaving == Leaving::No);
             tokio::select! {
                 biased;
-                () = stop.requested() => break,
-                Some(ended) = self.running.join_next_with_id() => self.ended(ended).await,
+                () = second.at_once(), if !works => self.leave_at_once(),
+                () = stop.requested(), if works => self.leave(),
+                () = tokio::time::sleep_until(until), if !works => self.hurry(),
+                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
+                Some(_) = self.settling.join_next() => {}
                 Some(body) = controls.next() => self.control(&body),
-                got = slots.acquire_owned(), if permit.is_none() && self.open.len() < most_open => {
-                    permit = Some(got.expect("the semaphore is never closed"));
+                _ = beat.tick() => {}
+                ended = &mut taking, if works => {
+                    result = ended.unwrap_or_else(|e| Err(BrokerError::Gone(format!("the intake ended in a panic: {e}"))));
+                    self.leave();
                 }
-                delivery = next(&mut consumers), if permit.is_some() => self.start(delivery?, permit.take()).await,
+                Some(Taken { delivery, permits }) = taken.recv(), if works => self.start(delivery, Some(permits)),
+                letter = next(&mut dead), if works => match letter {
+                    Ok(letter) => self.start(letter, None),
+                    Err(error) => {
+                        result = Err(error);
+                        self.leave();
+                    }
+                }
+            }
+            self.health.beat(self.open.len());
+            if self.leaving != Leaving::No {
+                taker_stop.0.stop();
+                // What is dropped goes back into its queue.
+                dead = None;
+                taken.close();
+                while taken.try_recv().is_ok() {}
             }
         }
-        drop(controls as Box<dyn Subscription>);
-        self.drain().await;
-        Ok(())
+        self.running.shutdown().await;
+        if !taking.is_finished() && tokio::time::timeout(INTAKE_GRACE, &mut taking).await.is_err() {
+            taking.abort();
+        }
+        result
     }
 
-    /// Starts to work on a delivery; one that cannot be understood is a dead letter.
-    async fn start(&mut self, delivery: Delivery, permit: Option<OwnedSemaphorePermit>) {
+    fn taker(&self) -> (Taker, (Stopper, Stop)) {
+        let rota = Rota::of_lanes(self.settings.lanes);
+        let (broker, scratch) = (self.tools.broker.clone(), self.tools.settings.scratch.clone());
+        (Taker::new(broker, scratch, rota, self.settings.slots, self.health.clone()), shutdown::channel())
+    }
+
+    /// Starts to work on a delivery.
+    fn start(&mut self, delivery: Delivery, permits: Option<Permits>) {
         let order = match order(&delivery) {
             Ok(order) => order,
-            Err(reason) => return settle(delivery, Settlement::Reject(reason)).await,
+            Err(reason) => {
+                self.settling.spawn(settle(delivery, Settlement::Reject(reason)).map(drop));
+                return;
+            }
         };
         let part = match &order {
             Order::Part(message) => Some(message.clone()),
-            Order::Submit(_) | Order::Bury(_) => None,
+            Order::Submit | Order::Bury(_) => None,
         };
-        if part.is_some() && self.open.values().any(|open| open.part == part) {
-            return settle(delivery, Settlement::Retry(DUPLICATE_WAIT)).await;
+        if let Some(open) = self.open.values_mut().find(|open| part.is_some() && open.part == part) {
+            if open.copies.len() < MAX_COPIES {
+                open.copies.push(delivery);
+            } else {
+                self.settling.spawn(settle(delivery, Settlement::Retry(COPY_WAIT)).map(drop));
+            }
+            return;
         }
         let (stopper, stop) = shutdown::channel();
-        let (tools, number) = (self.tools.clone(), delivery.attempt);
-        let task = self.running.spawn(async move {
-            match order {
-                Order::Submit(document) => accept::submit(&tools, &document).await,
-                Order::Bury(letter) => bury(&tools, &letter).await,
-                Order::Part(message) => {
-                    let attempt = Attempt { part: message.part, number, permit, stop };
-                    crate::part::run(&tools, &message, attempt).await
-                }
-            }
-        });
-        self.open.insert(task.id(), Open { delivery, part, stopper });
+        let (slot, permit) = permits.map_or((None, None), |p| (Some(p.slot), Some(p.open)));
+        let (tools, settings) = (self.tools.clone(), self.settings.clone());
+        let work = Work { tools, settings, delivery, spent: Spent::default() };
+        let task = self.running.spawn(work.done(order, slot, stop));
+        self.open.insert(task.id(), Open { part, stopper, copies: Vec::new(), _permit: permit });
     }
 
-    /// Settles what has ended.
-    async fn ended(&mut self, ended: Result<(Id, Result<(), PartError>), tokio::task::JoinError>) {
-        let (id, result) = match ended {
+    /// Settles the copies of what has ended.
+    fn ended(&mut self, ended: Result<(Id, Option<Settlement>), JoinError>) {
+        let (id, settlement) = match ended {
             Ok(ended) => ended,
-            Err(e) => (e.id(), Err(PartError::Crash(format!("the part ended in a panic: {e}")))),
+            Err(error) => (error.id(), None),
         };
-        let open = self.open.remove(&id).expect("every task is open until it has ended");
-        let settlement = match result {
-            Ok(()) => Settlement::Ack,
-            Err(error) => self.failed(open.part.as_ref(), open.delivery.queue, open.delivery.attempt, error).await,
-        };
-        settle(open.delivery, settlement).await;
-    }
-
-    /// What becomes of a delivery that was not done. Every failure is logged here, and only here.
-    async fn failed(&self, part: Option<&PartMessage>, queue: Queue, attempt: u32, error: PartError) -> Settlement {
-        let Some(message) = part else {
-            return match error {
-                PartError::Retry(reason) | PartError::Crash(reason) if attempt < self.settings.attempts => {
-                    tracing::warn!(%queue, attempt, reason, "delivery failed; again");
-                    Settlement::Retry(self.settings.delay(attempt))
+        let Some(open) = self.open.remove(&id) else { return };
+        for copy in open.copies {
+            match settlement {
+                // One message asks for the part again; which of them the broker still knows it will say.
+                Some(Settlement::Ack | Settlement::Reject(_)) => {
+                    self.settling.spawn(settle(copy, Settlement::Ack).map(drop));
                 }
-                error => Settlement::Reject(error.to_string()),
-            };
-        };
-        let failure = match error {
-            // Its job has ended, or this worker is ending: either way the broker may have it back.
-            PartError::Stopped => return Settlement::Retry(Duration::ZERO),
-            PartError::Poison(reason) => return Settlement::Reject(reason),
-            PartError::Retry(reason) | PartError::Crash(reason) if attempt < self.settings.attempts => {
-                // Whoever follows the job hears of it by its event.
-                tracing::info!(job = %message.job, part = %message.part, attempt, reason, "part failed; again");
-                self.tell_failed(message, attempt, &reason, true).await;
-                return Settlement::Retry(self.settings.delay(attempt));
+                Some(Settlement::Retry(_)) | None => drop(copy),
             }
-            PartError::Retry(reason) | PartError::Crash(reason) => {
-                Failure { cause: Cause::Internal, message: format!("{reason} (attempt {attempt}, the last)") }
-            }
-            PartError::Reject(failure) => failure,
-        };
-        if failure.cause == Cause::Internal {
-            tracing::error!(job = %message.job, part = %message.part, attempt, reason = failure.message, "part failed");
-        } else {
-            tracing::info!(job = %message.job, part = %message.part, attempt, reason = failure.message, "part refused");
-        }
-        self.tell_failed(message, attempt, &failure.message, false).await;
-        match finish::bury(&self.tools, &message.job, failure).await {
-            Ok(()) => Settlement::Ack,
-            // The end of the job could not be written: the delivery limit sees to it that this ends, too.
-            Err(e) => {
-                tracing::error!(job = %message.job, error = %e, "the job's failure could not be written");
-                Settlement::Retry(self.settings.longest_delay)
-            }
-        }
-    }
-
-    async fn tell_failed(&self, message: &PartMessage, attempt: u32, reason: &str, again: bool) {
-        let fact = Fact::PartFailed { part: message.part, attempt, reason: reason.into(), again };
-        if let Err(error) = finish::tell_of(&self.tools, &message.job, fact).await {
-            tracing::warn!(job = %message.job, part = %message.part, %error, "part.failed not told");
         }
     }
 
     fn control(&mut self, body: &[u8]) {
         match serde_json::from_slice(body) {
-            Ok(Control::Stop { job }) => {
-                let of_job = |open: &&Open| open.part.as_ref().is_some_and(|p| p.job == job);
-                self.open.values().filter(of_job).for_each(|open| open.stopper.stop());
+            Ok(Control::Stop { job }) => self.stop_parts(&job),
+            Ok(Control::Drain { worker }) => {
+                if worker.is_none_or(|name| name == self.settings.name) && self.leaving == Leaving::No {
+                    tracing::info!("asked to drain");
+                    self.leave();
+                }
             }
             Err(error) => tracing::warn!(%error, "a control message that does not parse"),
         }
     }
 
-    /// Ends every child and hands back what is open.
-    async fn drain(&mut self) {
-        self.open.values().for_each(|open| open.stopper.stop());
-        let all = async {
-            while let Some(ended) = self.running.join_next_with_id().await {
-                let (id, result) = match ended {
-                    Ok(ended) => ended,
-                    Err(e) => (e.id(), Err(PartError::Stopped)),
-                };
-                let Some(open) = self.open.remove(&id) else { continue };
-                let settlement = if result.is_ok() { Settlement::Ack } else { Settlement::Retry(Duration::ZERO) };
-                settle(open.delivery, settlement).await;
-            }
-        };
-        if tokio::time::timeout(STOP_GRACE, all).await.is_err() {
-            tracing::warn!(parts = self.open.len(), "parts did not end in time and were dropped");
-            self.running.shutdown().await;
+    fn stop_parts(&self, job: &JobId) {
+        let of_job = |open: &&Open| open.part.as_ref().is_some_and(|p| p.job == *job);
+        self.open.values().filter(of_job).for_each(|open| open.stopper.stop());
+    }
+
+    /// Takes nothing further.
+    fn leave(&mut self) {
+        self.health.drain();
+        let finishing = self.settings.finishing();
+        tracing::info!(open = self.open.len(), ?finishing, "leaving: nothing further is taken");
+        self.leaving = Leaving::Finishing { until: Instant::now() + finishing };
+        if finishing.is_zero() {
+            self.hurry();
         }
-        // Deliveries that are dropped go back into their queues.
-        self.open.clear();
+    }
+
+    /// The time of this phase is over.
+    fn hurry(&mut self) {
+        match self.leaving {
+            Leaving::No | Leaving::Gone => {}
+            Leaving::Finishing { .. } => {
+                self.open.values().for_each(|open| open.stopper.stop());
+                self.leaving = Leaving::Stopping { until: Instant::now() + STOP_GRACE };
+            }
+            Leaving::Stopping { .. } => self.leave_at_once(),
+        }
+    }
+
+    fn leave_at_once(&mut self) {
+        if !self.open.is_empty() {
+            tracing::warn!(parts = self.open.len(), "parts did not end in time and were dropped");
+        }
+        // Their tasks are dropped with the worker: children are killed, deliveries go back.
+        self.leaving = Leaving::Gone;
+    }
+
+    fn leaves_at(&self) -> Instant {
+        match self.leaving {
+            Leaving::No | Leaving::Gone => Instant::now(),
+            Leaving::Finishing { until } | Leaving::Stopping { until } => until,
+        }
+    }
+
+    fn has_left(&self) -> bool {
+        let is_idle = self.open.is_empty() && self.settling.is_empty();
+        self.leaving == Leaving::Gone || self.leaving != Leaving::No && is_idle
     }
 }
 
-async fn settle(delivery: Delivery, settlement: Settlement) {
-    let queue = delivery.queue;
-    if let Settlement::Reject(reason) = &settlement {
-        tracing::warn!(%queue, reason, "delivery rejected");
+/// The next dead letter, while there are any to be taken.
+async fn next(dead: &mut Option<Box<dyn Consumer>>) -> Result<Delivery, BrokerError> {
+    match dead {
+        Some(consumer) => consumer.next().await,
+        None => std::future::pending().await,
     }
-    if let Err(error) = delivery.settle(settlement).await {
-        tracing::warn!(%queue, %error, "delivery not settled; it will come again");
-    }
-}
-
-/// The queues of a worker, those first that end jobs or begin them.
-async fn consumers(broker: &dyn Broker, prefetch: usize) -> Result<Vec<Box<dyn Consumer>>, BrokerError> {
-    let mut consumers = vec![broker.consume(Queue::Dead, 1).await?];
-    for lane in Lane::ALL {
-        consumers.push(broker.consume(Queue::Jobs(lane), 1).await?);
-    }
-    for lane in Lane::ALL {
-        consumers.push(broker.consume(Queue::Work(Class::Cpu, lane), prefetch).await?);
-    }
-    Ok(consumers)
-}
-
-/// The first delivery from any of them; the earlier ones are asked first.
-async fn next(consumers: &mut [Box<dyn Consumer>]) -> Result<Delivery, BrokerError> {
-    let (delivery, _, _) = select_all(consumers.iter_mut().map(|c| c.next().boxed())).await;
-    delivery
 }
 
 fn order(delivery: &Delivery) -> Result<Order, String> {
     match delivery.queue {
-        Queue::Jobs(_) => Ok(Order::Submit(delivery.body.clone())),
+        Queue::Jobs(_) => Ok(Order::Submit),
         Queue::Dead => serde_json::from_slice(&delivery.body).map(|l| Order::Bury(Box::new(l))).map_err(|e| e.to_string()),
         Queue::Work(..) => serde_json::from_slice(&delivery.body).map(Order::Part).map_err(|e| e.to_string()),
         Queue::Events(_) | Queue::Callbacks(_) => Err("a worker consumes neither events nor callbacks".into()),
     }
 }
 
-/// Every job ends: one whose message nobody can work on ends as failed.
-async fn bury(tools: &Tools, letter: &DeadLetter) -> Result<(), PartError> {
-    let Some(job) = job_of(letter) else {
-        tracing::error!(queue = letter.queue, reason = letter.reason, "a dead letter that belongs to no job");
-        return Ok(());
-    };
-    let message = format!("{}: {}", letter.queue, letter.reason);
-    finish::bury(tools, &job, Failure { cause: Cause::Internal, message }).await
+/// Settles a delivery; what it was settled as.
+async fn settle(delivery: Delivery, settlement: Settlement) -> Settlement {
+    let queue = delivery.queue;
+    if let Settlement::Reject(reason) = &settlement {
+        tracing::warn!(%queue, reason, "delivery rejected");
+    }
+    if let Err(error) = delivery.settle(settlement.clone()).await {
+        tracing::warn!(%queue, %error, "delivery not settled; it will come again");
+    }
+    settlement
 }
 
-fn job_of(letter: &DeadLetter) -> Option<JobId> {
-    let part = serde_json::from_str::<PartMessage>(&letter.body).map(|m| m.job);
-    part.ok().or_else(|| Job::parse(letter.body.as_bytes()).ok()?.id)
+/// One delivery, from its start to its settlement. Dropped half-way, its child is killed and it goes back.
+struct Work {
+    tools: Tools,
+    settings: Arc<WorkerSettings>,
+    delivery: Delivery,
+    spent: Spent,
+}
+
+impl Work {
+    async fn done(self, order: Order, slot: Option<OwnedSemaphorePermit>, stop: Stop) -> Option<Settlement> {
+        let panicked = || Err(PartError::Crash("the worker itself failed (a panic); its log says where".into()));
+        let worked = AssertUnwindSafe(self.work(&order, slot, stop)).catch_unwind().await;
+        let settlement = match worked.unwrap_or_else(|_| panicked()) {
+            Ok(()) => Some(Settlement::Ack),
+            Err(error) => self.failed(&order, error).await,
+        };
+        match settlement {
+            Some(settlement) => Some(settle(self.delivery, settlement).await),
+            None => None,
+        }
+    }
+
+    async fn work(&self, order: &Order, slot: Option<OwnedSemaphorePermit>, stop: Stop) -> Result<(), PartError> {
+        let Delivery { body, user, attempt, redelivered, .. } = &self.delivery;
+        match order {
+            Order::Submit => accept::submit(&self.tools, accept::Submission { document: body, user: user.as_deref() }).await,
+            Order::Bury(letter) => dead::bury(&self.tools, letter).await,
+            Order::Part(message) => {
+                let (part, spent) = (message.part, self.spent.clone());
+                let attempt = Attempt { part, number: *attempt, redelivered: *redelivered, permit: slot, stop, spent };
+                let deadline = self.settings.part_deadline;
+                let done = tokio::time::timeout(deadline, crate::part::run(&self.tools, message, attempt)).await;
+                done.unwrap_or_else(|_| Err(PartError::Crash(format!("it ran past the part's deadline of {deadline:?}"))))
+            }
+        }
+    }
+
+    /// What becomes of a delivery that was not done; none: it goes back untouched. Every failure is logged here, and only
+    /// here.
+    async fn failed(&self, order: &Order, error: PartError) -> Option<Settlement> {
+        let (queue, attempt) = (self.delivery.queue, self.delivery.attempt);
+        let verdict = match order {
+            Order::Submit => verdict::of_submission(error, attempt, &self.settings),
+            Order::Bury(_) => verdict::of_dead_letter(&error, &self.settings),
+            Order::Part(message) => return self.part_failed(message, error).await,
+        };
+        match verdict {
+            Verdict::GiveBack => None,
+            Verdict::Again { after, reason } => {
+                tracing::warn!(%queue, attempt, reason, "delivery failed; again");
+                Some(Settlement::Retry(after))
+            }
+            Verdict::Bury(reason) => Some(Settlement::Reject(reason)),
+            Verdict::Fail(failure) => Some(Settlement::Reject(failure.message)),
+        }
+    }
+
+    async fn part_failed(&self, message: &PartMessage, error: PartError) -> Option<Settlement> {
+        let (attempt, PartMessage { job, part }) = (self.delivery.attempt, message);
+        usage::note_waste(&self.tools, message, attempt, &self.spent, &error).await;
+        let crashes = match error {
+            PartError::Crash(_) => self.crashes(message).await,
+            _ => 0,
+        };
+        let failure = match verdict::of_part(error, attempt, crashes, &self.settings) {
+            Verdict::GiveBack => return None,
+            Verdict::Bury(reason) => return Some(Settlement::Reject(reason)),
+            Verdict::Again { after, reason } => {
+                // Whoever follows the job hears of it by its event.
+                tracing::info!(%job, %part, attempt, reason, "part failed; again");
+                self.tell_failed(message, &reason, true).await;
+                return Some(Settlement::Retry(after));
+            }
+            Verdict::Fail(failure) => failure,
+        };
+        if failure.cause == Cause::Internal {
+            tracing::error!(%job, %part, attempt, reason = failure.message, "part failed");
+        } else {
+            tracing::info!(%job, %part, attempt, reason = failure.message, "part refused");
+        }
+        self.tell_failed(message, &failure.message, false).await;
+        Some(self.end_job(job, failure).await)
+    }
+
+    /// The crashes of a part, this one among them. A store that does not say is no reason to go on for ever.
+    async fn crashes(&self, message: &PartMessage) -> u32 {
+        let noted = usage::crashes(&self.tools, &message.job, message.part).await;
+        noted.map_or(self.delivery.attempt, |noted| noted.max(1))
+    }
+
+    async fn end_job(&self, job: &JobId, failure: Failure) -> Settlement {
+        match finish::bury(&self.tools, job, failure).await {
+            Ok(()) => Settlement::Ack,
+            // The end of the job could not be written: the delivery limit sees to it that this ends, too.
+            Err(error) => {
+                tracing::error!(%job, %error, "the job's failure could not be written");
+                Settlement::Retry(self.settings.longest_delay)
+            }
+        }
+    }
+
+    async fn tell_failed(&self, message: &PartMessage, reason: &str, again: bool) {
+        let (part, attempt) = (message.part, self.delivery.attempt);
+        let fact = Fact::PartFailed { part, attempt, reason: reason.into(), again };
+        if let Err(error) = finish::tell_of(&self.tools, &message.job, fact).await {
+            tracing::warn!(job = %message.job, %part, %error, "part.failed not told");
+        }
+    }
 }
 
 #[cfg(test)]
-mod fake;
+pub mod fake;
+#[cfg(test)]
+mod fleet_tests;
 #[cfg(test)]
 mod tests;

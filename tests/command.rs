@@ -1,213 +1,265 @@
-//! The program as a person uses it: exit codes, what is printed, and what is left when it is broken off.
+//! The operator's commands as a shell sees them: what they take, how they end, what they name.
+//!
+//! Nothing here needs a server: a mistake is told before anything is connected to. What the commands do to a running
+//! fleet is tried with the fleet, in tests/fleet.
 
-use std::collections::BTreeMap;
+use narrows::callback::sign::{Key, message_id, sign};
+use serde_json::{Value, json};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-const CLIP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/media/bunny-1080p25-12s.mp4");
-/// Longest wait for anything; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn narrows(words: &[&str]) -> Command {
+fn narrows(words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_narrows"));
-    command.args(words).stdin(Stdio::null());
-    command
-}
-
-fn output(words: &[&str]) -> Output {
-    narrows(words).output().expect("the program starts")
-}
-
-/// A small ladder in a dozen chunks.
-fn transcode(out: &Path, more: &[&str]) -> Command {
-    let mut command = narrows(&["transcode", CLIP, "--preset", "h264", "-o"]);
-    command.arg(out);
-    for field in [
-        r#"video.rungs=[{"height":360,"crf":30},{"height":240,"crf":30}]"#,
-        "video.speed=ultrafast",
-        "chunk.grid=frames",
-        "chunk.frames=25",
-        "packaging.segment_s=1",
-    ] {
-        command.args(["--set", field]);
+    // Settings of who runs the tests are none of theirs.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NARROWS_")) {
+        command.env_remove(name);
     }
-    command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+    command.args(words).stdin(Stdio::null()).output().expect("the program starts")
 }
 
-/// Every file under a folder with its content.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        // What vanishes while it is looked at is not there.
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-                _ => drop(fs::read(entry.path()).map(|content| found.insert(entry.path(), content))),
-            }
+fn said(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Ended with that code, said all of this on stderr and nothing on stdout.
+#[track_caller]
+fn fails(words: &[&str], code: i32, named: &[&str]) {
+    let output = narrows(words);
+    let error = said(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {error}");
+    for word in named {
+        assert!(error.contains(word), "{words:?}: {word:?} is not in: {error}");
+    }
+    assert_eq!(said(&output.stdout), "", "{words:?}");
+}
+
+/// Every command of an operator, with the fewest words it takes.
+const COMMANDS: [&[&str]; 11] = [
+    &["submit"],
+    &["status"],
+    &["list"],
+    &["watch"],
+    &["cancel"],
+    &["replay"],
+    &["purge"],
+    &["usage"],
+    &["tenant"],
+    &["check-config"],
+    &["doctor"],
+];
+
+/// Files of one test.
+struct Desk(TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_string()
+    }
+}
+
+#[test]
+fn every_command_has_help_with_examples_and_its_exit_codes() {
+    for command in COMMANDS {
+        let output = narrows(&[command, &["--help"]].concat());
+        let help = said(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{command:?}");
+        let example = format!("narrows {}", command[0]);
+        for word in ["Examples:", "Exit codes:", example.as_str()] {
+            assert!(help.contains(word), "{command:?}: {word:?} is not in its help");
         }
+        assert!(output.stderr.is_empty());
     }
-    found
-}
-
-fn markers(out: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = files(&out.join(".narrows/jobs"));
-    found.retain(|path, _| path.components().any(|c| c.as_os_str() == "encode"));
-    found
-}
-
-/// Processes whose parent is `parent`, by /proc.
-fn children(parent: u32) -> Vec<i32> {
-    let stat = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let is_child = |pid: &i32| {
-        let text = stat(pid);
-        let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-        after_name.split_whitespace().nth(1) == Some(&parent.to_string())
-    };
-    let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
-    all.filter(is_child).collect()
-}
-
-fn is_alive(pid: i32) -> bool {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
-    state.is_some_and(|state| state != "Z" && state != "X")
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < PATIENCE, "waited too long for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// Starts a run, waits until it has done two chunks and has children at work, and sends it the signal.
-/// How it ended, after how long, and what it said.
-async fn broken_off(out: &Path, signal: Signal) -> (ExitStatus, Duration, String) {
-    let done_before = markers(out).len();
-    let mut run = transcode(out, &["--slots", "2"]).spawn().unwrap();
-    until("two chunks", || markers(out).len() >= done_before + 2).await;
-    until("a child", || !children(run.id()).is_empty()).await;
-    let at_work = children(run.id());
-    let asked = Instant::now();
-    kill(Pid::from_raw(run.id() as i32), signal).unwrap();
-    until("the end of the run", || run.try_wait().unwrap().is_some()).await;
-    let took = asked.elapsed();
-    until("the end of its children", || !at_work.iter().any(|pid| is_alive(*pid))).await;
-    let output = run.wait_with_output().unwrap();
-    (output.status, took, String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 #[test]
-fn every_mistake_has_its_exit_code_and_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
-    fs::write(at("noise.mp4"), vec![7; 4096]).unwrap();
-    fs::write(at("job.json"), r#"{"input":{"uri":"a"},"output":{"uri":"b"},"speed":1}"#).unwrap();
-    fs::write(at("fleet.toml"), "[worker]\nslot = 2\n").unwrap();
-    let (noise, job, config, out) = (at("noise.mp4"), at("job.json"), at("fleet.toml"), at("out"));
-    let cases: &[(&[&str], i32, &str)] = &[
-        (&["transcode"], 2, "--output"),
-        (&["transcode", "none.mp4", "-o", &out], 2, "none.mp4"),
-        (&["probe", "none.mp4"], 2, "none.mp4"),
-        (&["transcode", dir.path().to_str().unwrap(), "-o", &out], 2, "not a regular file"),
-        (&["transcode", CLIP, "-o", &noise], 2, "noise.mp4"),
-        (&["transcode", CLIP, "-o", &out, "--preset", "h266"], 64, "mezzanine"),
-        (&["transcode", CLIP, "-o", &out, "--set", "packaging.segments=4"], 64, "set.packaging.segments"),
-        (&["transcode", CLIP, "-o", &out, "--config", &config], 64, "worker.slot"),
-        (&["transcode", "--job", &job], 64, "speed"),
-        (&["presets", "show", "h266"], 64, "h265"),
-        (&["transcode", &noise, "-o", &out], 65, "noise.mp4"),
-        (&["probe", &noise], 65, "noise.mp4"),
+fn misuse_is_2_and_names_the_argument() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["submit"], "<FILE>"),
+        (&["submit", "no-such-job.json"], "no-such-job.json"),
+        (&["status"], "<ID>"),
+        (&["status", "../etc"], "a job id is"),
+        (&["watch", ""], "a job id is"),
+        (&["cancel", ".hidden"], "a job id is"),
+        (&["list", "--state", "done"], "--state"),
+        (&["list", "--limit", "0"], "--limit"),
+        (&["list", "--limit", "100000"], "--limit"),
+        (&["replay", "talk", "--from", "0"], "--from"),
+        (&["purge"], "--tenant"),
+        (&["purge", "talk", "--tenant", "acme"], "--tenant"),
+        (&["usage", "--from", "2026-11-01", "--to", "2026-11-30"], "--tenant"),
+        (&["usage", "--tenant", "acme", "--from", "yesterday", "--to", "2026-11-30"], "yesterday"),
+        (&["usage", "--tenant", "acme", "--from", "2026-02-30", "--to", "2026-11-30"], "2026-02-30"),
+        (&["usage", "--tenant", "acme", "--from", "2026-12-01", "--to", "2026-11-30"], "--from"),
+        (&["usage", "--tenant", "acme", "--from", "2026-11-01", "--to", "2026-11-30", "--csv", "--json"], "--csv"),
+        (&["tenant"], "freeze"),
+        (&["tenant", "freeze", "acme"], "--reason"),
+        (&["tenant", "melt", "acme"], "melt"),
+        (&["check-config"], "<FILE>"),
+        (&["doctor", "fleet.toml"], "fleet.toml"),
     ];
-    for (words, code, named) in cases {
-        let output = output(words);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(*code), "{words:?}: {said}");
-        assert!(said.contains(named), "{words:?}: {said}");
-        assert!(output.stdout.is_empty(), "{words:?}");
-    }
-    for words in [&["--help"][..], &["transcode", "--help"], &["presets"], &["probe", CLIP]] {
-        assert_eq!(output(words).status.code(), Some(0), "{words:?}");
+    for (words, named) in cases {
+        fails(words, 2, &[named]);
     }
 }
 
 #[test]
-fn a_variable_that_is_no_setting_is_named() {
-    let output = narrows(&["probe", CLIP]).env("NARROWS_SLOTS", "2").output().unwrap();
-    assert_eq!(output.status.code(), Some(64));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("NARROWS_SLOTS"));
-}
-
-#[tokio::test]
-async fn an_interrupted_run_ends_within_two_seconds_and_leaves_nothing_half_made() {
-    let dir = tempfile::tempdir().unwrap();
-    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
-        let (status, took, said) = broken_off(dir.path(), signal).await;
-        assert_eq!(status.code(), Some(code), "{said}");
-        assert!(took < Duration::from_secs(2), "{took:?}");
-        assert!(names(dir.path()).iter().all(|n| [".narrows", "240p", "360p", "audio-0-128k"].contains(&n.as_str())));
-        assert_eq!(names(&dir.path().join(".narrows")), ["jobs", "lock"]);
-        // Segments and init segments, whole; no playlist.
-        assert!(files(&dir.path().join("360p")).keys().all(|p| p.extension().is_some_and(|e| e == "m4s" || e == "mp4")));
-    }
-}
-
-#[tokio::test]
-async fn a_killed_run_is_taken_up_and_no_finished_part_is_done_twice() {
-    let dir = tempfile::tempdir().unwrap();
-    let (status, ..) = broken_off(dir.path(), Signal::SIGKILL).await;
-    assert_eq!(status.code(), None);
-    let before = markers(dir.path());
-    let again = transcode(dir.path(), &[]).output().unwrap();
-    let said = String::from_utf8_lossy(&again.stderr);
-    assert_eq!(again.status.code(), Some(0), "{said}");
-    assert!(said.contains("taking up"), "{said}");
-    let after = markers(dir.path());
-    assert!(after.len() > before.len());
-    // A marker holds the times of its child: one that was written again would differ.
-    before.iter().for_each(|(path, content)| assert_eq!(&after[path], content, "{}", path.display()));
-    assert_eq!(names(&dir.path().join(".narrows")), ["jobs", "lock"]);
+fn a_job_that_does_not_parse_is_64_before_anything_is_sent() {
+    let desk = Desk::new();
+    let of = |text: &str| desk.file("job.json", text);
+    let job = of(r#"{"input":{"uri":"a","url":"b"},"output":{"uri":"o"}}"#);
+    fails(&["submit", &job], 64, &["job.json", "input.url"]);
+    fails(&["submit", &of("video: talk.mp4")], 64, &["job.json"]);
+    let job = of(r#"{"input":{"uri":"a"},"output":{"uri":"o"},"set":{"packaging.segments":4}}"#);
+    fails(&["submit", &job], 64, &["job.json", "set.packaging.segments"]);
+    fails(&["submit", &of(&format!(r#"{{"x":"{}"}}"#, "x".repeat(300_000)))], 64, &["job.json", "at most"]);
 }
 
 #[test]
-fn with_json_there_is_the_report_and_nothing_else_and_a_finished_job_is_not_done_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let first = transcode(dir.path(), &["--json", "--ranges"]).output().unwrap();
-    assert_eq!((first.status.code(), first.stderr.as_slice()), (Some(0), &b""[..]));
-    let report: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
-    assert_eq!(report["rungs"][0]["frames"], report["rungs"][1]["frames"]);
-    assert_eq!(report["seams"]["proved"].as_u64().unwrap() + 1, report["chunks"].as_array().unwrap().len() as u64);
-    let before = files(dir.path());
-    let second = transcode(dir.path(), &["--json"]).output().unwrap();
-    assert!(second.stdout == first.stdout, "{}", String::from_utf8_lossy(&second.stderr));
-    assert!(files(dir.path()) == before, "nothing was written");
-    for name in ["master.m3u8", "manifest.mpd", "report.json"] {
-        assert!(dir.path().join(name).is_file(), "{name}");
+fn wrong_settings_are_64_and_name_layer_and_field_in_every_command() {
+    let desk = Desk::new();
+    let config = desk.file("fleet.toml", "[worker]\nslot = 2\n");
+    let job = desk.file("job.json", r#"{"input":{"uri":"a"},"output":{"uri":"o"}}"#);
+    let cases: &[&[&str]] = &[
+        &["submit", &job, "--config", &config],
+        &["status", "talk", "--config", &config],
+        &["list", "--config", &config],
+        &["watch", "talk", "--config", &config],
+        &["cancel", "talk", "--config", &config],
+        &["replay", "talk", "--config", &config],
+        &["purge", "talk", "--yes", "--config", &config],
+        &["usage", "--tenant", "acme", "--from", "2026-11-01", "--to", "2026-11-30", "--config", &config],
+        &["tenant", "freeze", "acme", "--reason", "unpaid", "--config", &config],
+        &["check-config", &config],
+        &["doctor", "--config", &config],
+    ];
+    for words in cases {
+        fails(words, 64, &["fleet.toml", "worker.slot"]);
     }
 }
 
-#[tokio::test]
-async fn two_runs_cannot_have_one_folder() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut first = transcode(dir.path(), &["--slots", "1"]).spawn().unwrap();
-    until("the first run to be at work", || !files(&dir.path().join(".narrows/jobs")).is_empty()).await;
-    let second = transcode(dir.path(), &[]).output().unwrap();
-    assert_eq!(second.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&second.stderr).contains("another narrows"));
-    kill(Pid::from_raw(first.id() as i32), Signal::SIGINT).unwrap();
-    until("the first run to end", || first.try_wait().unwrap().is_some()).await;
+/// A fleet on folders, with a broker that nobody has started.
+fn fleet(desk: &Desk) -> String {
+    for folder in ["work", "media"] {
+        fs::create_dir_all(desk.0.path().join(folder)).unwrap();
+    }
+    let key = desk.file("acme-key", "a-secret-of-acme-0123456789\n");
+    let webhook = desk.file("acme-webhook", SECRET);
+    let home = desk.0.path().canonicalize().unwrap();
+    let text = format!(
+        r#"
+        broker = {{ kind = "rabbitmq", uri = "amqp://fleet:hunter2@127.0.0.1:1/films", publish_timeout_s = 1 }}
+        work = {{ store = "work" }}
+        [stores]
+        work = {{ type = "fs", root = "{0}/work" }}
+        media = {{ type = "fs", root = "{0}/media" }}
+        web = {{ type = "http", hosts = ["*.example.com"], tenants = ["globex"] }}
+        [tenants.acme]
+        access_key_id = "AKACME"
+        secret_file = "{key}"
+        webhook_secret_files = ["{webhook}"]
+        callbacks = [{{ url = "https://hooks.acme.example.com/token-tiger" }}]
+        quota = {{ active_jobs = 7 }}
+        [tenants.globex]
+        "#,
+        home.display()
+    );
+    desk.file("fleet.toml", &text)
+}
+
+#[test]
+fn a_settings_file_is_explained_without_a_secret() {
+    let desk = Desk::new();
+    let config = fleet(&desk);
+    let output = narrows(&["check-config", &config]);
+    let text = said(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
+    let line = |section: &str| text.lines().find(|line| line.split_whitespace().next() == Some(section)).unwrap_or_default();
+    assert!(line("broker").contains("amqp://127.0.0.1:1/films"), "{text}");
+    assert!(line("stores.work").ends_with("/work: the work"), "{text}");
+    assert!(line("stores.web").contains("*.example.com") && line("stores.web").ends_with("of globex"), "{text}");
+    for word in ["AKACME", "stores media;", "hooks.acme.example.com", "signed with 1 keys", "7 jobs at once"] {
+        assert!(line("tenants.acme").contains(word), "{word:?}: {text}");
+    }
+    assert!(line("tenants.globex").contains("stores media, web"), "{text}");
+    let document = narrows(&["check-config", &config, "--json"]);
+    let sections: Value = serde_json::from_slice(&document.stdout).unwrap();
+    assert_eq!((&sections["ok"], &sections["sections"][0]["section"]), (&true.into(), &"broker".into()));
+    for secret in ["hunter2", "a-secret-of", "token-tiger", &SECRET[6..]] {
+        assert!(!text.contains(secret) && !said(&document.stdout).contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn a_key_that_is_not_there_is_64_and_named_by_its_field() {
+    let desk = Desk::new();
+    let config = fleet(&desk);
+    fs::remove_file(desk.0.path().join("acme-webhook")).unwrap();
+    fails(&["check-config", &config], 64, &["fleet.toml", "tenants.acme.webhook_secret_files[0]", "acme-webhook"]);
+    fs::remove_dir(desk.0.path().join("media")).unwrap();
+    fails(&["list", "--config", &config], 64, &["stores.media.root"]);
+}
+
+#[test]
+fn the_doctor_says_what_works_and_what_is_wrong_with_its_fix() {
+    let desk = Desk::new();
+    let config = fleet(&desk);
+    let output = narrows(&["doctor", "--config", &config]);
+    let text = said(&output.stdout);
+    assert_eq!((output.status.code(), said(&output.stderr).as_str()), (Some(70), "narrows: one thing is wrong\n"), "{text}");
+    let works =
+        ["libraries", "jail", "encoder x265", "encoder x264", "encoder SVT-AV1", "scratch", "store media", "store work", "clock"];
+    for check in works {
+        assert!(text.contains(&format!("ok     {check}: ")), "{check}: {text}");
+    }
+    let wrong: Vec<&str> = text.lines().filter(|line| !line.starts_with("ok     ")).collect();
+    assert_eq!(wrong.len(), 1, "{text}");
+    assert!(wrong[0].starts_with("wrong  broker: ") && wrong[0].contains("; fix: ") && wrong[0].contains("refused"), "{text}");
+    let document: Value = serde_json::from_slice(&narrows(&["doctor", "--config", &config, "--json"]).stdout).unwrap();
+    assert_eq!(document["ok"], false);
+    let checks = document["findings"].as_array().unwrap().iter().filter(|finding| finding["ok"] == true);
+    assert_eq!(checks.count(), works.len());
+    assert!(!text.contains("hunter2") && !document.to_string().contains("hunter2"));
+}
+
+/// Key of a webhook: the base64 of 32 bytes.
+const SECRET: &str = "whsec_bmFycm93cy10ZXN0LXdlYmhvb2stc2VjcmV0LTAwMQ==";
+const OTHER_SECRET: &str = "whsec_bmFycm93cy10ZXN0LXdlYmhvb2stc2VjcmV0LTAwMg==";
+
+#[test]
+fn the_lines_of_the_page_verify_what_is_signed_and_nothing_else() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let lines = page.split("```python\n").nth(1).and_then(|rest| rest.split("\n```").next()).expect("the page has such lines");
+    let program = format!(
+        "import json, sys\n{lines}\ncase = json.load(sys.stdin)\nverify(case['secret'], case['headers'], case['body'].encode())\n"
+    );
+    let is_verified = |secret: &str, at: u64, body: &str| {
+        let id = message_id("talk-1/job.completed");
+        let keys = [OTHER_SECRET, SECRET].map(|text| Key::parse(text).unwrap());
+        // One is signed with both, and it is the other one's word that counts.
+        let signature = sign(&keys, &id, at, br#"{"type":"job.completed"}"#);
+        let headers = json!({ "webhook-id": id, "webhook-timestamp": at.to_string(), "webhook-signature": signature });
+        let mut python =
+            Command::new("python3").args(["-c", &program]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let case = json!({ "secret": secret, "headers": headers, "body": body });
+        python.stdin.take().unwrap().write_all(case.to_string().as_bytes()).unwrap();
+        let output = python.wait_with_output().unwrap();
+        let error = said(&output.stderr);
+        assert!(output.status.success() || error.contains("ValueError"), "{error}");
+        output.status.success()
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let body = r#"{"type":"job.completed"}"#;
+    assert!(is_verified(SECRET, now, body) && is_verified(OTHER_SECRET, now, body));
+    assert!(!is_verified(SECRET, now, r#"{"type":"job.failed"}"#), "another body");
+    assert!(!is_verified("whsec_bmFycm93cy10ZXN0LXdlYmhvb2stc2VjcmV0LTAwMw==", now, body), "another secret");
+    assert!(!is_verified(SECRET, now - 3600, body), "an old one, sent again");
 }

@@ -5,9 +5,12 @@
 //!
 //! `DAMAGE_SEED` and `DAMAGE_CASES` try others, and more. A case that fails names its number, and what was done to what.
 
+#[path = "common/chance.rs"]
+mod chance;
 #[path = "common/media.rs"]
 mod media;
 
+use chance::{Chance, from_environment};
 use media::{Audio, Clip, Codec, Container, kept};
 use narrows::config::Config;
 use narrows::job::Job;
@@ -30,28 +33,6 @@ use tempfile::TempDir;
 const AT_ONCE: usize = 2;
 /// A tiny clip takes a second; nothing done to it may make it take this long.
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.next() as usize % bound.max(1)
-    }
-
-    /// A stretch of up to `longest` bytes in `[0, bytes)`.
-    fn stretch(&mut self, bytes: usize, longest: usize) -> std::ops::Range<usize> {
-        let start = self.below(bytes);
-        start..(start + 1 + self.below(longest)).min(bytes)
-    }
-}
 
 /// What is done to a source.
 #[derive(Clone, Copy, Debug)]
@@ -245,10 +226,6 @@ fn living_in_group(group: u32) -> Vec<String> {
     };
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok()).filter(of_group).collect()
-}
-
-fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
 
 /// A fifth of all cases, each with another source and another place.

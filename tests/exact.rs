@@ -3,11 +3,14 @@
 //! A source is transcoded with the lossless preset on a given chunk grid. Then the `ffmpeg` program decodes the source,
 //! the progressive file and the HLS rendition, and all three must have the same frames: count, pixels, times.
 
+#[path = "common/chance.rs"]
+mod chance;
 #[path = "common/frames.rs"]
 mod frames;
 #[path = "common/media.rs"]
 mod media;
 
+use chance::{Chance, from_environment};
 use frames::{Difference, Frames, pictures};
 use media::{Audio, Clip, Codec, Container, Picture, Rate, kept};
 use std::path::Path;
@@ -201,31 +204,6 @@ fn a_real_clip_that_starts_without_a_keyframe_splits_exactly() {
     assert_exact(&kept("no-first-keyframe.ts"), &Grid::all(), &["damage.forgiven_frames=100"]);
 }
 
-/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// From `low` to `high`, both included.
-    fn number(&mut self, low: u32, high: u32) -> u32 {
-        low + u32::try_from(self.next() % u64::from(high - low + 1)).unwrap()
-    }
-
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.next() as usize % choices.len()]
-    }
-
-    fn yes(&mut self) -> bool {
-        self.next() & 1 == 1
-    }
-}
-
 /// Any source that the generator can make, and any grid.
 fn any_case(chance: &mut Chance) -> (Clip, Grid) {
     use Container::{Avi, FragmentedMp4, Mkv, Mp4, Ts, Webm};
@@ -264,10 +242,6 @@ fn any_case(chance: &mut Chance) -> (Clip, Grid) {
         _ => Grid::frames(chance.number(7, 61)),
     };
     (clip, grid)
-}
-
-fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
 
 /// `EXACT_SEED` and `EXACT_CASES` try others, and more.

@@ -3,10 +3,10 @@
 mod common;
 
 use common::http::Client;
-use common::server::{descendants, started_at, until};
-use common::{Answer, Fault, FaultProxy, Garage, RabbitNode, Receiver, StoreFaults, StoreProxy, wait_for};
 use common::proxy::Way;
+use common::server::{descendants, started_at, until};
 use common::store_proxy::StoreFault;
+use common::{Answer, Fault, FaultProxy, Garage, RabbitNode, Receiver, StoreFaults, StoreProxy, wait_for};
 use futures::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -38,18 +38,19 @@ async fn a_node_that_is_killed_and_started_again_has_every_message_that_it_confi
     let persistent = BasicProperties::default().with_delivery_mode(2);
     let confirm = sent.basic_publish("".into(), QUEUE.into(), BasicPublishOptions::default(), b"kept", persistent).await;
     assert!(confirm.unwrap().await.unwrap().is_ack());
+    wait_for("the queue to be on the disk", || node.knows(QUEUE).then_some(()));
     node.restart();
     let taken = channel(&node.uri("/")).await;
-    let mut consumer = taken
-        .basic_consume(QUEUE.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
-        .await
-        .unwrap();
+    let mut consumer =
+        taken.basic_consume(QUEUE.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await.unwrap();
     assert_eq!(consumer.next().await.unwrap().unwrap().data, b"kept");
     node.add_vhost("other");
     node.add_user("acme", "secret", "other");
     let other = channel(&node.uri_at(node.port(), "acme", "secret", "other")).await;
     assert!(other.status().connected());
-    assert!(Connection::connect(&node.uri_at(node.port(), "acme", "secret", "/"), ConnectionProperties::default()).await.is_err());
+    assert!(
+        Connection::connect(&node.uri_at(node.port(), "acme", "secret", "/"), ConnectionProperties::default()).await.is_err()
+    );
     wait_for("the message to be counted", || (node.queues("/").get(QUEUE)? == &(0, 1)).then_some(()));
     assert_eq!(node.queues("other")[QUEUE], (0, 0));
 }

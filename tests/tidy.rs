@@ -32,10 +32,11 @@ const IMPURE: [&str; 12] = [
     "std::io::stdin",
 ];
 /// A crate, and the only place that may name it.
-const ISLANDS: [(&str, &str); 4] = [
+const ISLANDS: [(&str, &str); 5] = [
     ("ffmpeg_next", "src/media/"),
     ("ffmpeg_sys_next", "src/media/"),
-    ("lapin", "src/broker/rabbit.rs"),
+    ("lapin", "src/broker/rabbit"),
+    ("async_rs", "src/broker/rabbit"),
     ("opendal", "src/store/"),
 ];
 /// Where memory may be handled by hand.
@@ -300,6 +301,16 @@ fn fenced<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     page.split(&open).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
 }
 
+/// Sections by which a sample is known as settings of the program.
+const SECTIONS: [&str; 5] = ["broker", "stores", "worker", "coordinator", "tenants"];
+
+/// What the program would say of these settings.
+fn settings_error(text: &str) -> Option<String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    narrows::config::Config::load(Some(file.path()), std::iter::empty()).err().map(|e| format!("{}: {}", e.path, e.reason))
+}
+
 /// Sample jobs and settings in the pages are ones the program takes.
 fn is_no_sample(files: &[Source]) -> Vec<String> {
     let mut findings = Vec::new();
@@ -309,7 +320,10 @@ fn is_no_sample(files: &[Source]) -> Vec<String> {
             findings.extend(error.map(|e| format!("{}: a sample job does not parse: {e}", file.path)));
         }
         for sample in fenced(&file.text, "toml") {
-            let error = toml::from_str::<toml::Table>(sample).err();
+            let error = match toml::from_str::<toml::Table>(sample) {
+                Ok(table) if SECTIONS.iter().any(|name| table.contains_key(*name)) => settings_error(sample),
+                parsed => parsed.err().map(|e| e.to_string()),
+            };
             findings.extend(error.map(|e| format!("{}: a sample does not parse: {e}", file.path)));
         }
     }

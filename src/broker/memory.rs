@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
@@ -68,9 +67,23 @@ impl State {
             if entry.key().0 > now {
                 return Some(entry.key().0);
             }
-            self.ready.push_back(entry.remove());
+            let message = entry.remove();
+            self.append(message);
         }
         None
+    }
+
+    /// Puts a message behind all others.
+    fn append(&mut self, mut message: Message) {
+        self.numbered += 1;
+        message.place = self.numbered;
+        self.ready.push_back(message);
+    }
+
+    /// Puts a message where it was.
+    fn put_in_place(&mut self, message: Message) {
+        let at = self.ready.partition_point(|other| other.place < message.place);
+        self.ready.insert(at, message);
     }
 }
 
@@ -80,11 +93,13 @@ struct Message {
     attempt: u32,
     /// Deliveries of this attempt that came back unsettled.
     returned: u32,
+    /// Where it stands in its queue.
+    place: u64,
 }
 
 impl Message {
     fn new(body: Vec<u8>) -> Self {
-        Self { body, attempt: 1, returned: 0 }
+        Self { body, attempt: 1, returned: 0, place: 0 }
     }
 }
 
@@ -123,10 +138,6 @@ impl Shared {
     }
 
     fn push(&self, queue: Queue, message: Message) -> Result<(), BrokerError> {
-        let bytes = message.body.len();
-        if bytes > MAX_BODY_BYTES {
-            return Err(BrokerError::TooLarge { queue: queue.to_string(), bytes });
-        }
         let limit = self.bounds.queue_messages;
         {
             let mut queues = self.lock();
@@ -134,7 +145,7 @@ impl Shared {
             if state.len() >= limit {
                 return Err(BrokerError::Full { queue: queue.to_string(), limit });
             }
-            state.ready.push_back(message);
+            state.append(message);
         }
         self.changed.notify_waiters();
         Ok(())
@@ -170,7 +181,7 @@ impl Shared {
                 message.returned = 0;
                 self.put_back(queue, |state| {
                     if after.is_zero() {
-                        state.ready.push_back(message);
+                        state.append(message);
                     } else {
                         state.numbered += 1;
                         state.later.insert((Instant::now() + after, state.numbered), message);
@@ -181,14 +192,14 @@ impl Shared {
         }
     }
 
-    /// Takes back a message that nobody settled: it comes first, as it would have.
+    /// Takes back a message that nobody settled: it comes where it would have, before what came after it.
     fn give_back(&self, queue: Queue, mut message: Message) -> Result<(), BrokerError> {
         message.returned += 1;
         if message.returned >= self.bounds.deliveries {
             let reason = format!("delivered {} times and never settled", message.returned);
             return self.bury(queue, message, reason);
         }
-        self.put_back(queue, |state| state.ready.push_front(message));
+        self.put_back(queue, |state| state.put_in_place(message));
         Ok(())
     }
 
@@ -213,16 +224,17 @@ impl Shared {
         if queue == Queue::Dead {
             return Ok(());
         }
-        let body = String::from_utf8_lossy(&message.body).into_owned();
-        let letter = DeadLetter { queue: queue.to_string(), reason, attempt: message.attempt, body };
-        let body = serde_json::to_vec(&letter).expect("a dead letter is plain data");
-        self.push(Queue::Dead, Message::new(body))
+        let letter = DeadLetter::new(&queue.to_string(), reason, message.attempt, &message.body);
+        self.push(Queue::Dead, Message::new(letter.to_body()))
     }
 }
 
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn publish(&self, queue: Queue, body: Vec<u8>) -> Result<(), BrokerError> {
+        if body.len() > MAX_BODY_BYTES {
+            return Err(BrokerError::TooLarge { queue: queue.to_string(), bytes: body.len() });
+        }
         self.shared.push(queue, Message::new(body))
     }
 
@@ -238,6 +250,9 @@ impl Broker for MemoryBroker {
     }
 
     async fn broadcast(&self, topic: Topic, body: Vec<u8>) -> Result<(), BrokerError> {
+        if body.len() > MAX_BODY_BYTES {
+            return Err(BrokerError::TooLarge { queue: format!("{topic:?}"), bytes: body.len() });
+        }
         // An error only says that nobody listens.
         let _ = self.shared.topic(topic).send(body);
         Ok(())
@@ -392,4 +407,47 @@ impl Drop for Held {
             let _ = self.shared.give_back(self.queue, message);
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract::{self, Limits, Maker};
+    use super::*;
+    use std::time::Duration;
+
+    struct Memory;
+
+    #[async_trait]
+    impl Maker for Memory {
+        async fn make(&self, limits: Limits) -> Arc<dyn Broker> {
+            let queue_messages = limits.queue_messages as usize;
+            let bounds = Bounds { queue_messages, deliveries: limits.deliveries, topic_messages: self.topic_messages() };
+            Arc::new(MemoryBroker::new(bounds))
+        }
+
+        fn quiet(&self) -> Duration {
+            Duration::from_millis(20)
+        }
+
+        fn delay(&self) -> Duration {
+            Duration::from_millis(30)
+        }
+
+        fn topic_messages(&self) -> usize {
+            8
+        }
+    }
+
+    macro_rules! as_tests {
+        ($($case:ident,)*) => {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    contract::$case(&Memory).await;
+                }
+            )*
+        };
+    }
+
+    contract::every_case!(as_tests);
 }

@@ -1,10 +1,12 @@
 //! Messages between workers: confirmed publishing, consuming with prefetch, retry, dead letters, fanout.
 //!
-//! At least once: a delivery that is not settled comes back. [`memory`] is the whole broker in one process.
+//! At least once: a delivery that is not settled comes back. [`memory`] is the whole broker in one process, [`rabbit`] the
+//! one of a fleet.
 
 #[cfg(test)]
 mod contract;
 pub mod memory;
+pub mod rabbit;
 
 use crate::job::Lane;
 use async_trait::async_trait;
@@ -15,6 +17,8 @@ use std::time::Duration;
 pub const EVENT_PARTITIONS: u8 = 16;
 /// Largest message body, bytes. A message names work; it never carries media.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Largest body of a dead letter, bytes: a body as a JSON string, in which a byte becomes six at most, and its particulars.
+pub const MAX_LETTER_BYTES: usize = 7 * MAX_BODY_BYTES;
 /// Retries of one message before it is a dead letter. Callers stop far earlier, each by its own rule; this ends what
 /// would otherwise be put off for ever.
 pub const MAX_ATTEMPTS: u32 = 1000;
@@ -285,8 +289,20 @@ pub struct DeadLetter {
     pub queue: String,
     pub reason: String,
     pub attempt: u32,
-    /// The body, as text where it is text.
+    /// The body, as text where it is text; the beginning of one that was larger than any of ours.
     pub body: String,
+}
+
+impl DeadLetter {
+    pub fn new(queue: &str, reason: String, attempt: u32, body: &[u8]) -> Self {
+        let body = String::from_utf8_lossy(&body[..body.len().min(MAX_BODY_BYTES)]).into_owned();
+        Self { queue: queue.into(), reason, attempt, body }
+    }
+
+    /// As it lies in its queue.
+    pub fn to_body(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a dead letter is plain data")
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ pub(super) enum Exit {
     Done,
     /// The command line.
     Misuse,
+    /// The job that was waited for was canceled.
+    Canceled,
     /// Configuration, preset or job.
     Settings,
     /// The source.
@@ -25,6 +27,7 @@ impl Exit {
         match self {
             Exit::Done => 0,
             Exit::Misuse => 2,
+            Exit::Canceled => 3,
             Exit::Settings => 64,
             Exit::Media => 65,
             Exit::Internal => 70,

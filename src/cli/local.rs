@@ -4,9 +4,11 @@ use super::exit::{Exit, Failed};
 use super::folder::WorkFolder;
 use crate::broker::memory::{Bounds, MemoryBroker};
 use crate::config::Config;
-use crate::part::{JailedChildren, Settings, Tools};
+use crate::part::scratch::ScratchFolder;
+use crate::part::{JailedChildren, Mode, Settings, Tools};
 use crate::sandbox::Sandbox;
 use crate::store::{LocalFile, Store, StoreError, Stores};
+use crate::worker::lanes::LaneWeights;
 use crate::worker::{Worker, WorkerSettings};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,8 +44,9 @@ pub(super) fn stores(places: &Places<'_>) -> Result<Stores, StoreError> {
 /// What the parts of this run work with.
 pub(super) fn tools(config: &Config, stores: Stores, scratch: &Path, ranges: bool) -> Tools {
     let settings = Settings {
+        mode: Mode::OneProcess,
         limits: config.limits.clone(),
-        scratch: scratch.to_path_buf(),
+        scratch: ScratchFolder::unlimited(scratch.to_path_buf()),
         threads_per_slot: config.worker.threads_per_slot,
         ranges,
         window: config.worker.window,
@@ -52,12 +55,22 @@ pub(super) fn tools(config: &Config, stores: Stores, scratch: &Path, ranges: boo
     Tools::new(broker, stores, Arc::new(JailedChildren(Sandbox::from(&config.sandbox))), settings)
 }
 
+/// How many children run at once.
+pub(super) fn slots(config: &Config) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    if config.worker.slots == 0 { cores() } else { config.worker.slots }
+}
+
 /// The worker of this run.
 pub(super) fn worker(config: &Config, tools: Tools) -> Worker {
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let settings = WorkerSettings {
-        slots: if config.worker.slots == 0 { cores() } else { config.worker.slots },
+        slots: slots(config),
+        name: "local".into(),
+        lanes: LaneWeights { high: 1, normal: 1, low: 1 },
         attempts: config.retry.attempts,
+        outage_attempts: config.retry.outage_attempts,
+        part_deadline: Duration::from_secs(config.worker.part_deadline_s),
+        grace: Duration::ZERO,
         first_delay: Duration::from_millis(config.retry.first_delay_ms),
         longest_delay: Duration::from_millis(config.retry.longest_delay_ms),
     };

@@ -1,6 +1,6 @@
 //! How far a job is and how fast it goes. Pure: the time is passed in.
 
-use crate::event::{Event, Fact, Stage};
+use crate::event::{Event, Fact, Stage, Status};
 use crate::plan::marker::PartId;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,6 +21,16 @@ pub(super) struct Meter {
     /// Frames that were there when the run began, and are no merit of it.
     before: u64,
     began: Option<Duration>,
+    /// What the recorded state says, where there is one.
+    recorded: Recorded,
+}
+
+/// The work that a recorded state counts, and what had been told live when it was read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Recorded {
+    frames: u64,
+    parts: u64,
+    told: u64,
 }
 
 /// What a person is shown.
@@ -77,9 +87,38 @@ impl Meter {
         }
     }
 
+    /// Takes in the recorded state of a job that others work on. What it counts is done; what is told live after it comes
+    /// on top, until the next state counts that too.
+    pub fn status(&mut self, status: &Status, now: Duration) {
+        let begun = status.stages.iter().filter(|(_, stage)| stage.started).map(|(name, _)| *name).max();
+        self.stage = self.stage.max(begun);
+        let Some(encode) = status.stages.get(&Stage::Encode).filter(|stage| stage.started) else { return };
+        (self.total, self.parts) = (encode.frames, encode.parts);
+        if self.began.is_none() {
+            (self.began, self.before) = (Some(now), encode.frames_done);
+        }
+        // Never back: what was shown as live work is in the next state at the latest.
+        let frames = encode.frames_done.max(self.made().min(self.total));
+        self.recorded = Recorded { frames, parts: encode.parts_done, told: self.told() };
+    }
+
+    /// How long the video is, where that was recorded, seconds.
+    pub fn media(&mut self, media_s: f64) {
+        self.media_s = self.media_s.max(media_s);
+    }
+
+    /// Frames told live, of all parts.
+    fn told(&self) -> u64 {
+        self.frames.values().sum()
+    }
+
+    fn made(&self) -> u64 {
+        self.recorded.frames + self.told().saturating_sub(self.recorded.told)
+    }
+
     /// What to show at `now`.
     pub fn read(&self, now: Duration) -> Reading {
-        let made: u64 = self.frames.values().sum();
+        let made = self.made();
         // What is expected is an estimate; what is done never stands above it while work goes on.
         let done = made.min(self.total);
         let spent = self.began.map_or(Duration::ZERO, |began| now.saturating_sub(began));
@@ -89,7 +128,7 @@ impl Meter {
             speed: fps / self.total as f64 * self.media_s,
             left: Duration::from_secs(((self.total - done) as f64 / fps).min(1e9) as u64),
         });
-        let parts_done = self.done.len() as u64;
+        let parts_done = self.recorded.parts.max(self.done.len() as u64);
         Reading { stage: self.stage, done, total: self.total, parts_done, parts: self.parts, rates }
     }
 }
@@ -130,6 +169,7 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::StageStatus;
     use crate::job::JobId;
 
     fn at(seconds: u64) -> Duration {
@@ -172,6 +212,35 @@ mod tests {
         let reading = meter.read(at(2));
         assert_eq!((reading.done, reading.parts_done), (600, 2));
         assert_eq!(reading.rates.unwrap().fps, 50.0);
+    }
+
+    fn encoding(frames_done: u64, parts_done: u64) -> Status {
+        let stage = StageStatus { started: true, parts: 4, parts_done, frames: 1000, frames_done, ..StageStatus::default() };
+        Status { stages: BTreeMap::from([(Stage::Encode, stage)]), ..Status::default() }
+    }
+
+    #[test]
+    fn the_work_of_others_is_what_is_recorded_and_what_is_told_since() {
+        let told = |part, frames| event(Fact::Progress { part: PartId::Encode(part), frames });
+        let mut meter = Meter::default();
+        meter.status(&encoding(500, 2), at(10));
+        assert_eq!((meter.read(at(10)).done, meter.read(at(10)).parts_done), (500, 2));
+        meter.event(&told(2, 100), at(11));
+        meter.event(&told(2, 200), at(12));
+        let reading = meter.read(at(12));
+        assert_eq!((reading.done, reading.total, reading.stage), (700, 1000, Some(Stage::Encode)));
+        assert_eq!(reading.rates.unwrap().fps, 100.0, "what was done before anybody looked is no speed");
+        meter.media(20.0);
+        assert_eq!(meter.read(at(12)).rates.unwrap().speed, 2.0);
+        // The part is done and counted: it is not counted twice, and the bar never goes back.
+        meter.event(&told(2, 250), at(13));
+        meter.status(&encoding(750, 3), at(13));
+        assert_eq!((meter.read(at(13)).done, meter.read(at(13)).parts_done), (750, 3));
+        meter.event(&told(3, 100), at(14));
+        meter.status(&encoding(750, 3), at(14));
+        assert_eq!(meter.read(at(14)).done, 850);
+        meter.status(&encoding(1000, 4), at(15));
+        assert_eq!(meter.read(at(15)).done, 1000);
     }
 
     #[test]

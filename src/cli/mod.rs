@@ -1,15 +1,42 @@
 //! The command line: one file per subcommand.
 
+mod cancel;
+mod check_config;
 pub mod child;
+mod confirm;
+mod coordinator;
+mod doctor;
 mod exit;
+mod fleet;
 mod folder;
+mod follow;
+mod list;
 mod local;
 mod meter;
 mod presets;
 mod probe;
+mod purge;
+mod replay;
+mod rows;
+mod scratch;
+mod status;
+mod submit;
 mod table;
+mod tenant;
 mod transcode;
+mod usage;
 mod view;
+mod watch;
+mod words;
+mod worker;
+
+/// The end of every command's help: the house's exit codes, and what they mean here.
+macro_rules! exit_codes {
+    ($meaning:literal) => {
+        concat!("Exit codes: ", $meaning, "; 130 interrupted; 143 terminated.")
+    };
+}
+use exit_codes;
 
 use clap::{Parser, Subcommand};
 use exit::{Exit, Failed};
@@ -21,8 +48,11 @@ const EXAMPLES: &str = "Examples:
   narrows transcode talk.mp4 -o out/ --preset h264 --set packaging.segment_s=4 --slots 2 --json
   narrows probe talk.mp4
   narrows presets show h265
+  narrows doctor --config fleet.toml
+  narrows submit job.json --config fleet.toml --wait
 
-Exit codes: 0 done; 2 misuse; 64 configuration, preset or job; 65 the media; 70 our fault; 130 interrupted; 143 terminated.";
+Exit codes: 0 done; 2 misuse; 3 the job that was waited for was canceled; 64 configuration, preset or job; 65 the media; 70 our
+fault; 130 interrupted; 143 terminated.";
 
 /// Video in, a frame-exact ladder out: encoded in parallel, inside a jail.
 #[derive(Parser)]
@@ -40,10 +70,38 @@ enum Command {
     Probe(probe::Args),
     /// List the presets, or show one.
     Presets(presets::Args),
+    /// Work for a fleet: take parts off the broker's queues, and jobs.
+    Worker(worker::Args),
+    /// Turn what workers tell into what customers see, and answer HTTP.
+    Coordinator(coordinator::Args),
+    /// Give the fleet a job.
+    Submit(submit::Args),
+    /// Show where a job is.
+    Status(status::Args),
+    /// List jobs, the newest first.
+    List(list::Args),
+    /// Show a job's progress until it has ended, and end as it does.
+    Watch(watch::Args),
+    /// End a job before it is done.
+    Cancel(cancel::Args),
+    /// Send a job's callbacks again.
+    Replay(replay::Args),
+    /// Delete everything that a job or a tenant stored.
+    Purge(purge::Args),
+    /// Sum what a tenant's jobs used.
+    Usage(usage::Args),
+    /// Freeze a tenant, or let it go on.
+    Tenant(tenant::Args),
+    /// Say what a settings file means; connects to nothing.
+    CheckConfig(check_config::Args),
+    /// See whether everything that the fleet needs works from here.
+    Doctor(doctor::Args),
 }
 
 /// Runs the program.
 pub fn run() -> ExitCode {
+    // Once for the process: brokers, stores and callbacks all speak TLS by it. That somebody was first is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(help_or_error) => {
@@ -56,11 +114,26 @@ pub fn run() -> ExitCode {
         Command::Transcode(args) => transcode::run(args),
         Command::Probe(args) => probe::run(&args),
         Command::Presets(args) => presets::run(&args),
+        Command::Worker(args) => worker::run(&args),
+        Command::Coordinator(args) => coordinator::run(&args),
+        Command::Submit(args) => submit::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Cancel(args) => cancel::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Purge(args) => purge::run(&args),
+        Command::Usage(args) => usage::run(&args),
+        Command::Tenant(args) => tenant::run(&args),
+        Command::CheckConfig(args) => check_config::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(exit) => exit.into(),
         Err(failed) => {
-            eprintln!("narrows: {}", failed.message);
+            if !failed.message.is_empty() {
+                eprintln!("narrows: {}", failed.message);
+            }
             failed.exit.into()
         }
     }
@@ -68,11 +141,16 @@ pub fn run() -> ExitCode {
 
 /// The settings of this process, and its logs.
 fn configure(file: Option<&Path>) -> Result<crate::config::Config, Failed> {
-    // A variable that is no text is none of ours.
-    let environment = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
-    let config = crate::config::Config::load(file, environment).map_err(|e| Exit::Settings.because(e))?;
+    let config = load(file)?;
     crate::telemetry::start(&config.log);
     Ok(config)
+}
+
+/// The settings of this process.
+fn load(file: Option<&Path>) -> Result<crate::config::Config, Failed> {
+    // A variable that is no text is none of ours.
+    let environment = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+    crate::config::Config::load(file, environment).map_err(|e| Exit::Settings.because(e))
 }
 
 /// The runtime of a command that runs children.

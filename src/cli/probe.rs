@@ -2,6 +2,7 @@
 
 use super::exit::{Exit, Failed};
 use super::presets::write_out;
+use super::scratch::Scratch;
 use super::{configure, local, runtime};
 use crate::part::report::Facts;
 use crate::probe::{Clock, DynamicRange, Interlace, Probe, Scan, VideoStream};
@@ -34,7 +35,8 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
     let source = local::source(&args.source)?;
     let name = args.source.display().to_string();
     let file = LocalFile::open(&source).map_err(|e| Exit::Misuse.because(format!("{name}: {e}")))?;
-    let scratch = Scratch::new().map_err(|e| Exit::Internal.because(format!("no scratch folder could be made: {e}")))?;
+    let scratch = Scratch::new(&std::env::temp_dir(), "probe")
+        .map_err(|e| Exit::Internal.because(format!("no scratch folder could be made: {e}")))?;
     let signalled = Mutex::new(None);
     let finished = runtime()?.block_on(async {
         let mut signals = Signals::listen().map_err(|e| Exit::Internal.because(e))?;
@@ -44,7 +46,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
         };
         let inputs = vec![InputSource::File(file.file)];
         let sandbox = Sandbox::from(&config.sandbox);
-        Ok(sandbox.run(Task::Probe, inputs, config.limits.clone(), &scratch.0, &mut |_| {}, stop).await)
+        Ok::<_, Failed>(sandbox.run(Task::Probe, inputs, config.limits.clone(), scratch.path(), &mut |_| {}, stop).await)
     })?;
     let signal = signalled.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     match finished.outcome {
@@ -59,29 +61,6 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
         }
         Outcome::Refused(refusal) => Err(Exit::Media.because(format!("{name}: {}", refusal.message))),
         outcome => Err(Exit::Internal.because(format!("{name}: {outcome}; {}", finished.stderr_tail.trim()))),
-    }
-}
-
-/// An empty folder of this process, removed when dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> std::io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        let path = std::env::temp_dir().join(format!("narrows-probe-{}", std::process::id()));
-        match std::fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        // Refused when somebody else put something there meanwhile.
-        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

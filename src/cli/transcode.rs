@@ -10,7 +10,8 @@ use crate::broker::{Consumer, Delivery, Queue, Subscription, Topic};
 use crate::config::Config;
 use crate::event::{Event, Fact, Status};
 use crate::job::{Input, Job, JobId, Lane, OnDamage, Output};
-use crate::part::accept::{self, Accepted};
+use crate::part::accept;
+use crate::part::accepted::{self, Accepted};
 use crate::part::report::JobReport;
 use crate::part::resume::{self, Found};
 use crate::part::{PartError, Tools};
@@ -90,7 +91,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failed> {
     }
     let job = args.job()?;
     // Before anything is made: a wrong preset leaves no folder behind.
-    accept::preset(&job).map_err(|e| Exit::Settings.because(e))?;
+    accepted::preset(&job).map_err(|e| Exit::Settings.because(e))?;
     let source = local::source(Path::new(&job.input.uri))?;
     let folder = WorkFolder::open(Path::new(&job.output.uri), args.work.as_deref())?;
     let job = Job {
@@ -131,9 +132,9 @@ impl Args {
                 Some(Damaged::Salvage) => OnDamage::Salvage,
                 Some(Damaged::Fail) | None => OnDamage::Fail,
             },
-            callbacks: Default::default(),
-            metadata: Default::default(),
-            extend: Default::default(),
+            callbacks: Vec::new(),
+            extend: None,
+            metadata: BTreeMap::new(),
         })
     }
 }
@@ -173,6 +174,9 @@ impl Session<'_> {
                 return Err(Exit::Settings.because(format!("id: '{id}' {}", accept::FOREIGN_ID)));
             }
         };
+        if !self.accepted.job.callbacks.is_empty() {
+            self.say("callbacks: are told by a fleet only; here nobody is called");
+        }
         let is_fresh = done.is_empty();
         let mut view = View::new(self.quiet, &done);
         let (stopper, stop) = shutdown::channel();
@@ -216,7 +220,7 @@ impl Session<'_> {
 
     /// The report as it is to be printed.
     async fn report(&self, took: Option<Duration>) -> Result<String, Failed> {
-        let output = self.tools.output(&self.accepted).map_err(|e| Exit::Internal.because(e))?;
+        let output = self.tools.output(self.accepted).map_err(|e| Exit::Internal.because(e))?;
         let key = Key::output(crate::part::REPORT_PATH).map_err(|e| Exit::Internal.because(e))?;
         let body = output.get(&key).await.map_err(|e| Exit::Internal.because(e))?;
         if self.quiet {

@@ -1,7 +1,8 @@
 //! What a person sees while a job runs: a bar on a terminal, lines elsewhere, nothing where only the report is wanted.
 
 use super::meter::{Meter, Reading, stage_name};
-use crate::event::{Event, Fact};
+use super::rows::plain;
+use crate::event::{Event, Fact, Recorded};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -47,6 +48,16 @@ impl View {
         self.refresh();
     }
 
+    /// Takes in what was recorded of a job that a fleet works on.
+    pub fn recorded(&mut self, event: &Recorded) {
+        self.meter.status(&event.status, self.started.elapsed());
+        self.meter.media(event.data.get("media_s").and_then(serde_json::Value::as_f64).unwrap_or(0.0));
+        if let Some(text) = news(event) {
+            self.say(&plain(&text));
+        }
+        self.refresh();
+    }
+
     /// Shows where things stand.
     pub fn refresh(&mut self) {
         let reading = self.meter.read(self.started.elapsed());
@@ -75,10 +86,30 @@ impl View {
 
     /// Clears the view; how long it stood.
     pub fn finish(self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
         if let Shape::Bar(bar) = &self.shape {
             bar.finish_and_clear();
         }
-        self.started.elapsed()
+    }
+}
+
+/// What of a recorded event a person should read even when the bar has moved on.
+fn news(event: &Recorded) -> Option<String> {
+    let word = |field: &str| event.data.get(field).and_then(|value| value.as_str()).unwrap_or("?");
+    match event.kind.as_str() {
+        "rendition.completed" => Some(format!("{} can be played: {}", word("rendition"), word("playlist"))),
+        "part.failed" => {
+            let attempt = event.data.get("attempt").and_then(serde_json::Value::as_u64).unwrap_or(0);
+            let again = event.data.get("again") == Some(&true.into());
+            let then = if again { " and is repeated" } else { "" };
+            Some(format!("{}: attempt {attempt} failed{then}: {}", word("part"), word("reason")))
+        }
+        _ => None,
     }
 }
 

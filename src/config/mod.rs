@@ -2,11 +2,25 @@
 //!
 //! A field that is none is an error that names its path and the layer it came from.
 
+mod check;
+mod sections;
+
+pub use crate::telemetry::{Log, LogFormat};
+pub use sections::{Retry, Scratch, Submit, Worker};
+
+use crate::broker::rabbit::RabbitSettings;
+use crate::callback::CallbackSettings;
+use crate::coordinator::CoordinatorSettings;
 use crate::sandbox::SandboxSettings;
 use crate::sandbox::protocol::Limits;
+use crate::store::{StoresConfig, WorkConfig};
+use crate::tenant::TenantSettings;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 
+/// A fleet's settings, as a sample.
+pub const SAMPLE: &str = include_str!("fleet.toml");
 /// All settings with their defaults, and what they mean.
 pub const DEFAULT: &str = include_str!("default.toml");
 /// What the names of environment variables begin with.
@@ -21,42 +35,20 @@ pub struct Config {
     pub log: Log,
     pub worker: Worker,
     pub retry: Retry,
+    pub scratch: Scratch,
     pub sandbox: SandboxSettings,
     pub limits: Limits,
-}
-
-/// What is logged, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Log {
-    pub level: String,
-    pub format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-/// How much a worker does at once.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Worker {
-    /// 0: one for each core.
-    pub slots: usize,
-    pub threads_per_slot: u32,
-    pub window: u32,
-}
-
-/// How often and when a failed part is tried again.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Retry {
-    pub attempts: u32,
-    pub first_delay_ms: u64,
-    pub longest_delay_ms: u64,
+    pub broker: RabbitSettings,
+    pub submit: Submit,
+    #[serde(default)]
+    pub stores: StoresConfig,
+    /// A fleet needs it; one process has a folder.
+    #[serde(default)]
+    pub work: Option<WorkConfig>,
+    #[serde(default)]
+    pub tenants: BTreeMap<String, TenantSettings>,
+    pub callbacks: CallbackSettings,
+    pub coordinator: CoordinatorSettings,
 }
 
 /// Why the settings cannot be used.
@@ -101,22 +93,7 @@ fn read(table: &toml::Table, layer: &str) -> Result<Config, ConfigError> {
     let wrong = |path: &str, reason: String| ConfigError { layer: layer.into(), path: path.into(), reason };
     let config: Config = serde_path_to_error::deserialize(table.clone())
         .map_err(|e| wrong(&e.path().to_string(), e.inner().to_string().trim().to_string()))?;
-    for (path, value, least, most) in [
-        ("worker.slots", config.worker.slots as u64, 0, 1024),
-        ("worker.threads_per_slot", u64::from(config.worker.threads_per_slot), 1, 64),
-        ("worker.window", u64::from(config.worker.window), 1, 10_000),
-        ("retry.attempts", u64::from(config.retry.attempts), 1, 15),
-        ("retry.longest_delay_ms", config.retry.longest_delay_ms, 0, 600_000),
-        ("sandbox.deadline_s", config.sandbox.deadline_s, 1, 1140),
-        ("sandbox.stall_s", config.sandbox.stall_s, 1, 1140),
-        ("sandbox.stderr_tail_bytes", config.sandbox.stderr_tail_bytes as u64, 0, 1024 * 1024),
-        ("sandbox.kill_grace_ms", config.sandbox.kill_grace_ms, 0, 1000),
-    ] {
-        if !(least..=most).contains(&value) {
-            return Err(wrong(path, format!("is {value}; allowed are {least} to {most}")));
-        }
-    }
-    crate::telemetry::check(&config.log).map_err(|reason| wrong("log.level", reason))?;
+    check::check(&config).map_err(|(path, reason)| wrong(&path, reason))?;
     Ok(config)
 }
 
@@ -190,5 +167,54 @@ mod tests {
         assert_eq!(of(None, &[("NARROWS_LOG__LEVEL", "7")]), variable("NARROWS_LOG__LEVEL", "log.level"));
         let missing = Config::load(Some(Path::new("none.toml")), std::iter::empty()).unwrap_err();
         assert_eq!((missing.layer.as_str(), missing.path.as_str()), ("none.toml", "."));
+    }
+
+    #[test]
+    fn the_sample_of_a_fleet_is_one() {
+        let config = load(Some(SAMPLE), &[]).unwrap();
+        assert_eq!(config.tenants.keys().collect::<Vec<_>>(), ["acme", "beta"]);
+        assert_eq!(config.work.unwrap().store, "work");
+        assert_eq!(config.stores.0["acme-media"].tenants, Some(vec!["acme".into()]));
+        assert_eq!((config.worker.drain_s, config.worker.lanes.high), (60, 6));
+        assert_eq!(config.tenants["beta"].callbacks[0].format, crate::job::CallbackFormat::Vod2017);
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_named_too() {
+        let path = |text: &str| {
+            let e = load(Some(text), &[]).unwrap_err();
+            assert_eq!(e.layer, "fleet.toml", "{e}");
+            e.path
+        };
+        let sample = |from: &str, to: &str| {
+            assert!(SAMPLE.contains(from), "{from}");
+            path(&SAMPLE.replace(from, to))
+        };
+        assert_eq!(path("[worker]\npart_deadline_s = 1080"), "worker.part_deadline_s");
+        assert_eq!(path("[worker]\ndrain_s = 0"), "worker.drain_s");
+        assert_eq!(path("[worker.lanes]\nlow = 0"), "worker.lanes.low");
+        assert_eq!(path("[worker]\nlisten = \"localhost\""), "worker.listen");
+        assert_eq!(path("[worker]\nname = \"a b\""), "worker.name");
+        assert_eq!(path("[scratch]\nworker_bytes = 5"), "scratch.worker_bytes");
+        assert_eq!(path("[broker]\nkind = \"rabbitmq\""), "broker.uri");
+        assert_eq!(path("[work]\nstore = \"none\""), "work.store");
+        assert_eq!(path("[callbacks]\ntimeout_s = 0"), "callbacks.timeout_s");
+        assert_eq!(path("[coordinator]\nsweep_every_s = 0"), "coordinator.sweep_every_s");
+        assert_eq!(path("[submit]\nrequire_user_id = true"), "submit.require_user_id");
+        assert_eq!(sample("stores = [\"acme-media\", \"web\"]", "stores = [\"media\"]"), "tenants.acme.stores");
+        assert_eq!(sample("tenants = [\"beta\"]", "tenants = [\"gamma\"]"), "stores.beta-vod.tenants");
+        assert_eq!(sample("amqp_users = [\"beta-submit\"]", "amqp_users = [\"narrows\"]"), "tenants.beta.amqp_users");
+        assert_eq!(sample("bucket = \"narrows-work\"", "bucket = \"a/b\""), "stores.work.bucket");
+        assert_eq!(sample("https://hooks.acme.example/narrows", "hooks.acme.example"), "tenants.acme.callbacks[0].url");
+        assert_eq!(sample("secret_file = ", "secret = "), "tenants.beta.secret");
+    }
+
+    #[test]
+    fn no_setting_shows_a_secret() {
+        let text = SAMPLE.replace("uri_file = \"/run/secrets/narrows-amqp-uri\"", "uri = \"amqp://narrows:hush@localhost\"");
+        let shown = format!("{:?}", load(Some(&text), &[]).unwrap());
+        assert!(!shown.contains("hush") && !shown.contains("9f86d081"), "{shown}");
+        let wrong = load(Some(&text.replace("amqp://", "http://")), &[]).unwrap_err();
+        assert!(!wrong.to_string().contains("hush"), "{wrong}");
     }
 }

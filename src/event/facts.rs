@@ -3,6 +3,7 @@
 use super::status::State;
 use crate::job::JobId;
 use crate::plan::marker::PartId;
+use crate::plan::time::Rational;
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -83,6 +84,9 @@ pub enum Fact {
         rendition: String,
         /// Path of its playlist under the output URI.
         playlist: String,
+        /// What it measures.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        media: Option<RenditionMedia>,
     },
     /// Frames of one part so far, all rungs together. Told on the progress topic only, and may be lost.
     #[serde(rename = "progress")]
@@ -206,6 +210,26 @@ fn digits(text: &str, count: usize) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))[..count].to_string()
 }
 
+/// What a rendition measures, whole numbers all, so that two tellings are the same to the bit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenditionMedia {
+    /// RFC 6381.
+    pub codecs: String,
+    /// Pixels; sound has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// Frames a second, of video.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame_rate: Option<Rational>,
+    pub duration_ms: u64,
+    /// Init segment and media segments.
+    pub bytes: u64,
+    /// Bits a second.
+    pub average_bps: u64,
+}
+
 /// A step on the way of a job; one starts when every part of the one before is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -290,7 +314,7 @@ mod tests {
             Fact::StageStarted { stage: Stage::Encode, parts: 3, frames: 9, media_s: 1.0 },
             Fact::StageCompleted { stage: Stage::Probe },
             Fact::PartFailed { part: PartId::Package, attempt: 2, reason: "died".into(), again: true },
-            Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into() },
+            Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into(), media: None },
             Fact::Progress { part: PartId::Encode(1), frames: 7 },
             Fact::JobCompleted { report: "report.json".into(), usage: usage.clone() },
             Fact::JobFailed { failure, usage: usage.clone() },

@@ -9,6 +9,6 @@ pub mod rfc3339;
 mod seen;
 pub mod status;
 
-pub use facts::{Cause, Event, Fact, Failure, Stage, VERSION, is_reserved, rejected_stream, tenant_stream};
+pub use facts::{Cause, Event, Fact, Failure, RenditionMedia, Stage, VERSION, is_reserved, rejected_stream, tenant_stream};
 pub use record::{Projection, Recorded, Summary};
 pub use status::{Change, Illegal, Rejection, Rendition, StageStatus, State, Status};

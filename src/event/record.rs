@@ -130,7 +130,11 @@ impl Projection {
         self.updated_ms = event.at_ms;
         match fact {
             Fact::PartCompleted { .. } => Ok(self.progress(event).into_iter().collect()),
-            _ => Ok(vec![self.record(event, None)]),
+            _ => {
+                let recorded = self.record(event, None);
+                // The size of a stage may be told after some of its parts.
+                Ok(std::iter::once(recorded).chain(self.progress(event)).collect())
+            }
         }
     }
 
@@ -212,7 +216,10 @@ impl Projection {
         }
         self.status = status;
         self.sequence = recorded.sequence;
-        self.told_percent = self.told_percent.max(recorded.status.percent / PROGRESS_STEP * PROGRESS_STEP);
+        // Only what was told as progress: another event may show a percentage that nobody was told of yet, and whoever wrote
+        // that event tells it next.
+        let told = (recorded.kind == PROGRESS).then(|| recorded.data.get("percent").and_then(Value::as_u64)).flatten();
+        self.told_percent = told.and_then(|percent| u32::try_from(percent).ok()).unwrap_or(0).max(self.told_percent);
         self.updated_ms = rfc3339::parse(&recorded.at).unwrap_or(self.updated_ms);
         if self.sequence == 1 {
             self.first_ms = self.updated_ms;

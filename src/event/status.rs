@@ -22,6 +22,21 @@ pub enum State {
 }
 
 impl State {
+    pub const ALL: [State; 6] =
+        [State::Accepted, State::Started, State::Rejected, State::Completed, State::Failed, State::Canceled];
+
+    /// As it is written in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Accepted => "accepted",
+            State::Started => "started",
+            State::Rejected => "rejected",
+            State::Completed => "completed",
+            State::Failed => "failed",
+            State::Canceled => "canceled",
+        }
+    }
+
     /// No other state can follow.
     pub fn is_terminal(self) -> bool {
         !matches!(self, State::Accepted | State::Started)
@@ -174,6 +189,8 @@ impl Status {
     }
 
     fn note(&mut self, event: &Event) -> Change {
+        // Of a state taken over from an event the percentage may lag behind the counts: to catch up is no news of this fact.
+        self.catch_up();
         let before = self.clone();
         match &event.fact {
             Fact::StageStarted { stage, parts, frames, .. } => {
@@ -196,12 +213,16 @@ impl Status {
                 }
             }
             Fact::PartFailed { .. } => self.failed_attempts += 1,
-            Fact::RenditionCompleted { rendition, playlist } => self.add_rendition(rendition, playlist, event.at_ms),
+            Fact::RenditionCompleted { rendition, playlist, .. } => self.add_rendition(rendition, playlist, event.at_ms),
             _ => {}
         }
+        self.catch_up();
+        if before == *self { Change::Nothing } else { Change::Changed }
+    }
+
+    fn catch_up(&mut self) {
         let encode = self.stages.get(&Stage::Encode).map_or(0, StageStatus::percent);
         self.percent = self.percent.max(encode);
-        if before == *self { Change::Nothing } else { Change::Changed }
     }
 
     fn add_rendition(&mut self, name: &str, playlist: &str, at_ms: u64) {
@@ -293,7 +314,7 @@ mod tests {
     fn a_status_says_when_how_far_and_what_can_be_played() {
         let mut status = Status::default();
         let started = Fact::StageStarted { stage: Stage::Encode, parts: 3, frames: 400, media_s: 4.0 };
-        let playable = Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into() };
+        let playable = Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into(), media: None };
         for fact in [Fact::JobAccepted, Fact::JobStarted, started, part(0), playable.clone(), playable] {
             status.apply(&event(fact)).unwrap();
         }

@@ -168,7 +168,9 @@ mod tests {
     fn an_endpoint_that_cannot_be_called_is_named_by_its_field() {
         let of = |url: &str, filters: &[&str]| callback(url, filters).check().err();
         assert_eq!(of("https://a.example/hook?k=1", &["job.*"]), None);
-        for url in ["", "a.example", "ftp://a.example/", "file:///etc/passwd", "https://", "https://u:p@a.example/", "https://a b/"] {
+        for url in
+            ["", "a.example", "ftp://a.example/", "file:///etc/passwd", "https://", "https://u:p@a.example/", "https://a b/"]
+        {
             assert_eq!(of(url, &[]).unwrap().0, "url", "{url}");
         }
         assert_eq!(of(&format!("https://a.example/{}", "x".repeat(MAX_URL_BYTES)), &[]).unwrap().0, "url");

@@ -1,7 +1,8 @@
 //! The FFI island: everything that names FFmpeg's libraries, and nothing else does.
 //!
 //! All of it runs in a jailed child. [`child::work`] is the way in; the outside reaches it through [`Host`],
-//! which gives bytes of the inputs and takes progress.
+//! which gives bytes of the inputs and takes progress. Only [`libraries`] is asked from without: it tells versions, and
+//! touches no media.
 
 pub mod audio;
 pub mod boxes;
@@ -19,6 +20,7 @@ pub mod fragment;
 pub mod frame;
 pub mod hdr;
 pub mod input;
+pub mod libraries;
 pub mod look;
 pub mod probe;
 pub mod remux;

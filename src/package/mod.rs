@@ -44,6 +44,13 @@ pub struct Progressive {
     pub tracks: Vec<Vec<String>>,
 }
 
+impl Progressive {
+    /// The rendition whose video, or sound alone, it holds.
+    pub fn rendition(&self) -> &str {
+        self.file.strip_suffix(".mp4").unwrap_or(&self.file)
+    }
+}
+
 /// Where the media playlist of a rendition stands under the output URI.
 pub fn playlist_path(track: &Track) -> String {
     format!("{}/index.m3u8", track.name)
@@ -112,6 +119,17 @@ mod tests {
             "master.m3u8",
         ];
         assert_eq!(paths(&documents), expected);
+    }
+
+    #[test]
+    fn a_rendition_is_measured_over_the_whole_title() {
+        let (plan, title) = fixture::plan_and_title();
+        let picture = title.measured(&plan, "1080p").unwrap();
+        assert_eq!((picture.height, picture.frame_rate), (Some(1080), plan.video.as_ref().map(|video| video.frame_rate)));
+        assert_eq!((picture.duration_ms, picture.bytes), (10_000, title.video[0].track.bytes));
+        let sound = title.measured(&plan, "audio-0-128k").unwrap();
+        assert_eq!((sound.width, sound.height, sound.frame_rate), (None, None, None));
+        assert_eq!(title.measured(&plan, "720p"), None);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A title whose chunks have been joined: its tracks, and what they measure.
 
+use crate::event::RenditionMedia;
 use crate::plan::time::{Rational, mul_div_round};
-use crate::plan::{AudioPlan, Rung};
+use crate::plan::{AudioPlan, Plan, Rung};
 use crate::sandbox::protocol::{InitSegment, Segment};
 
 /// Every track of one title, each from end to end.
@@ -58,6 +59,21 @@ impl Title {
     /// Every track, video first.
     pub fn tracks(&self) -> impl Iterator<Item = &Track> {
         self.video.iter().map(|v| &v.track).chain(self.audio.iter().map(|a| &a.track))
+    }
+
+    /// What the rendition of this name measures.
+    pub fn measured(&self, plan: &Plan, name: &str) -> Option<RenditionMedia> {
+        let track = self.tracks().find(|track| track.name == name)?;
+        let video = self.video.iter().find(|video| video.track.name == name);
+        Some(RenditionMedia {
+            codecs: track.codecs.clone(),
+            width: video.map(|video| video.rung.width),
+            height: video.map(|video| video.rung.height),
+            frame_rate: video.and(plan.video.as_ref()).map(|video| video.frame_rate),
+            duration_ms: u64::try_from(track.micros(track.end() - track.start()) / 1000).unwrap_or(0),
+            bytes: track.bytes,
+            average_bps: track.average_bps,
+        })
     }
 
     /// The earliest time shown by any track, microseconds.

@@ -1,147 +1,231 @@
-//! From a submission to an accepted job: validated, with its preset resolved and its source identified.
+//! From a submission to an accepted job: validated, bound to a tenant, admitted, written down.
+//!
+//! **What is wrong is told, never lost, and touches nobody else's.** A rejection is an event like any other: under the
+//! job's own id where that is no other job's, else under an id made of the document. **The order of writes** makes every
+//! step repeatable: `open/` (so that somebody looks after it from now on), `index/`, `job.json` (from here on it is a job),
+//! the event, the first part.
 
-use super::{PartError, Tools, finish};
-use crate::event::{Fact, Stage};
-use crate::job::{Job, JobError, JobId};
+use super::accepted::Accepted;
+use super::error::PartError;
+use super::tools::{Mode, Tools, now_ms};
+use super::{admission, finish};
+use crate::callback::TenantCallbacks;
+use crate::event::{Fact, is_reserved, rejected_stream};
+use crate::job::{Claims, Job, JobError, JobId};
 use crate::plan::marker::PartId;
-use crate::plan::preset::Preset;
 use crate::store::key::Key;
 use crate::store::{SourceIdentity, StoreError, Stores};
+use crate::tenant::{Admission, NOBODY};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
-/// Hexadecimal digits of a job id that is derived from the content.
-const DERIVED_ID_DIGITS: usize = 16;
 
 /// Why a job whose id is in use is rejected.
 pub const FOREIGN_ID: &str = "is the id of another job, or of this one with another source; choose another id";
 
-/// A job as it was accepted; nothing of it changes any more.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Accepted {
-    pub id: JobId,
-    /// Bears that id, whether it came with it or not.
-    pub job: Job,
-    /// The preset with the job's changes.
-    pub preset: Preset,
-    pub source: SourceIdentity,
+/// What somebody put into a queue of jobs.
+#[derive(Clone, Copy, Debug)]
+pub struct Submission<'a> {
+    pub document: &'a [u8],
+    /// The broker's word for who did.
+    pub user: Option<&'a str>,
 }
 
-/// The job's preset with the job's changes.
-///
-/// # Errors
-/// The preset is none, or the changes to it are wrong: the path is that of the job's field.
-pub fn preset(job: &Job) -> Result<Preset, JobError> {
-    Preset::built_in(&job.preset, &job.set).map_err(|e| {
-        let path = if e.path == "preset" { e.path } else { format!("set.{}", e.path) };
-        JobError { path, reason: e.reason.replace('\n', " ") }
-    })
-}
-
-impl Accepted {
-    /// Resolves the preset and, where the job has no id, derives it: the same job, preset and source give the same id.
-    ///
-    /// # Errors
-    /// The preset is none, or the changes to it are wrong.
-    pub fn new(job: Job, source: SourceIdentity) -> Result<Self, JobError> {
-        let preset = preset(&job)?;
-        let id = match &job.id {
-            Some(id) => id.clone(),
-            None => derive(&job, &preset, &source),
-        };
-        let job = Job { id: Some(id.clone()), ..job };
-        Ok(Self { id, job, preset, source })
-    }
-}
-
-fn derive(job: &Job, preset: &Preset, source: &SourceIdentity) -> JobId {
-    let content = serde_json::to_vec(&(job, preset, source)).expect("a job is plain data");
-    let digits = hex::encode(Sha256::digest(content));
-    JobId::try_from(digits[..DERIVED_ID_DIGITS].to_string()).expect("hexadecimal digits are a job id")
+/// The body of an `open/` object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// Milliseconds since 1970.
+    pub accepted_ms: u64,
 }
 
 /// The identity of a job's source as it is now.
 ///
 /// # Errors
-/// It cannot be reached.
+/// No store answers to it for this tenant, or it cannot be reached.
 pub async fn identify(stores: &Stores, job: &Job) -> Result<SourceIdentity, StoreError> {
     stores.source(&job.tenant, &job.input.uri)?.identity().await
 }
 
-/// Takes a submission: writes `job.json`, tells that it is accepted, asks for its first part. Submitted again, the same
+/// Takes a submission: it becomes an accepted job whose first part is asked for, or a rejection. Submitted again, the same
 /// job goes on from where it is.
 ///
 /// # Errors
-/// What cannot be told to anybody by its job id is [`PartError::Poison`].
-pub async fn submit(tools: &Tools, document: &[u8]) -> Result<(), PartError> {
-    let job = Job::parse(document).map_err(|e| PartError::Poison(e.to_string()))?;
+/// A store or the broker cannot be reached; the same submission may be taken again.
+pub async fn submit(tools: &Tools, submission: Submission<'_>) -> Result<(), PartError> {
+    let Submission { document, user } = submission;
+    let claims = Claims::of(document);
+    let (tenant, nobody) = match tools.tenants.of_submission(claims.tenant.as_deref(), user) {
+        Ok(tenant) => (tenant, None),
+        Err(not) => (not.tenant.unwrap_or_else(|| NOBODY.into()), Some(JobError::new("tenant", not.reason))),
+    };
+    let parsed = Job::parse(document).and_then(|job| nobody.map_or(Ok(job), Err));
+    let taken = match parsed {
+        Ok(job) => take(tools, Job { tenant: tenant.clone(), ..job }).await?,
+        Err(error) => Err(error),
+    };
+    match taken {
+        Ok(_) => Ok(()),
+        Err(error) => refuse(tools, document, claims.id, &tenant, error).await,
+    }
+}
+
+/// A job that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub id: JobId,
+    /// It was not known before.
+    pub is_new: bool,
+}
+
+/// Takes a document that is a job, of a tenant that may submit it. The inner error is told to the customer.
+///
+/// # Errors
+/// A store or the broker cannot be reached; the same job may be taken again.
+pub async fn take(tools: &Tools, job: Job) -> Result<Result<Taken, JobError>, PartError> {
+    if let Err(error) = check(tools, &job) {
+        return Ok(Err(error));
+    }
+    let known = match &job.id {
+        Some(id) => known(tools, id).await?,
+        None => None,
+    };
     let source = match identify(&tools.stores, &job).await {
         Ok(source) => source,
         Err(e) if e.is_temporary() => return Err(e.into()),
-        Err(e) => return refuse(tools, &job, JobError { path: "input.uri".into(), reason: e.to_string() }).await,
+        Err(e) => match known {
+            // Done long ago, and its source is gone: it is the same job all the same.
+            Some(known) if known.job == job => return again(tools, &known).await.map(Ok),
+            _ => return Ok(Err(JobError::new("input.uri", e.to_string()))),
+        },
     };
-    let accepted = match Accepted::new(job.clone(), source) {
+    let accepted = match Accepted::new(job, source) {
         Ok(accepted) => accepted,
-        Err(e) => return refuse(tools, &job, e).await,
+        Err(error) => return Ok(Err(error)),
     };
-    let (id, tenant) = (&accepted.id, &accepted.job.tenant);
-    match tools.stores.work().get_json::<Accepted>(&Key::job(id)).await? {
-        Some(known) if known != accepted => {
-            let error = JobError { path: "id".into(), reason: FOREIGN_ID.into() };
-            return refuse(tools, &accepted.job, error).await;
-        }
-        Some(_) => {}
-        None => tools.stores.work().put_json(&Key::job(id), &accepted).await?,
+    let known = match known {
+        Some(known) => Some(known),
+        None => self::known(tools, &accepted.id).await?,
+    };
+    match known {
+        Some(known) if known.is_same(&accepted) => again(tools, &known).await.map(Ok),
+        Some(_) => Ok(Err(JobError::new("id", FOREIGN_ID))),
+        None => begin(tools, accepted).await,
     }
+}
+
+/// What can be said of a job by itself, beyond its parsing: names that are kept, places that it may not reach.
+fn check(tools: &Tools, job: &Job) -> Result<(), JobError> {
+    if job.id.as_ref().is_some_and(|id| is_reserved(id.as_str())) {
+        return Err(JobError::new("id", "begins with a word that is kept for what has no id of its own; choose another id"));
+    }
+    match tools.stores.output(&job.tenant, &job.output.uri) {
+        Err(e) if !e.is_temporary() => return Err(JobError::new("output.uri", e.to_string())),
+        _ => {}
+    }
+    check_callbacks(tools, job)
+}
+
+/// An endpoint that can be seen never to be called. Names are looked up, and judged, when they are called.
+fn check_callbacks(tools: &Tools, job: &Job) -> Result<(), JobError> {
+    let Some(settings) = &tools.callbacks else { return Ok(()) };
+    let allow_private = tools.tenants.get(&job.tenant).is_some_and(|tenant| tenant.allow_private_callbacks);
+    let policy = settings.policy(&TenantCallbacks { allow_private, ..TenantCallbacks::default() });
+    for (n, callback) in job.callbacks.iter().enumerate() {
+        policy.check(&callback.url).map_err(|e| JobError::new(format!("callbacks[{n}].url"), e.to_string()))?;
+    }
+    Ok(())
+}
+
+async fn known(tools: &Tools, id: &JobId) -> Result<Option<Accepted>, PartError> {
+    Ok(tools.stores.work().get_json(&Key::job(id)).await?)
+}
+
+/// Was this very job accepted, whoever its tenant turned out to be?
+///
+/// # Errors
+/// The work store cannot be reached.
+pub async fn is_known(tools: &Tools, id: &JobId, job: &Job) -> Result<bool, PartError> {
+    let known = known(tools, id).await?;
+    Ok(known.is_some_and(|known| known.job == Job { tenant: known.job.tenant.clone(), ..job.clone() }))
+}
+
+/// A job that was accepted before.
+async fn again(tools: &Tools, accepted: &Accepted) -> Result<Taken, PartError> {
+    let (id, job) = (&accepted.id, &accepted.job);
     if let Some(result) = finish::result(tools, id).await? {
-        return finish::tell(tools, &accepted, result).await;
+        finish::tell(tools, accepted, result).await?;
+        return Ok(Taken { id: id.clone(), is_new: false });
     }
-    tools.tell(id, tenant, Fact::JobAccepted).await?;
-    tools.tell(id, tenant, Fact::JobStarted).await?;
-    let started = Fact::StageStarted { stage: Stage::Probe, parts: 1, frames: 0, media_s: 0.0 };
-    tools.tell(id, tenant, started).await?;
-    Ok(tools.publish(id, accepted.job.lane, &[PartId::Probe]).await?)
+    tools.tell(id, &job.tenant, Fact::JobAccepted).await?;
+    let publishes = match tools.settings.mode {
+        // It was broken off, and this is how it is taken up.
+        Mode::OneProcess => true,
+        // Others are at it. Only what may have been lost between accepting and asking is asked for again.
+        Mode::Fleet => {
+            tools.stores.work().size(&Key::marker(id, PartId::Probe)).await?.is_none()
+                && admission::admit(tools, accepted).await? == Admission::Start
+        }
+    };
+    if publishes {
+        tools.publish(id, job.lane, &[PartId::Probe]).await?;
+    }
+    Ok(Taken { id: id.clone(), is_new: false })
 }
 
-async fn refuse(tools: &Tools, job: &Job, error: JobError) -> Result<(), PartError> {
-    let Some(id) = &job.id else { return Err(PartError::Poison(error.to_string())) };
-    tracing::info!(job = %id, path = error.path, reason = error.reason, "job rejected");
-    let fact = Fact::JobRejected { path: error.path, reason: error.reason, requested_id: None };
-    Ok(tools.tell(id, &job.tenant, fact).await?)
+/// A job that is new.
+async fn begin(tools: &Tools, accepted: Accepted) -> Result<Result<Taken, JobError>, PartError> {
+    let admission = admission::admit(tools, &accepted).await?;
+    if let Admission::Refuse(reason) = admission {
+        return Ok(Err(JobError::new("tenant", reason)));
+    }
+    let accepted = match tools.settings.mode {
+        Mode::OneProcess => accepted,
+        Mode::Fleet => list(tools, accepted).await?,
+    };
+    let (id, job) = (&accepted.id, &accepted.job);
+    tools.stores.work().put_json(&Key::job(id), &accepted).await?;
+    tools.tell(id, &job.tenant, Fact::JobAccepted).await?;
+    if admission == Admission::Start {
+        tools.publish(id, job.lane, &[PartId::Probe]).await?;
+    }
+    Ok(Ok(Taken { id: id.clone(), is_new: true }))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Has the job looked after and listed, under the time at which it was accepted first.
+async fn list(tools: &Tools, accepted: Accepted) -> Result<Accepted, PartError> {
+    let work = tools.stores.work();
+    let open = Key::open(&accepted.job.tenant, &accepted.id);
+    let accepted_ms = match work.get_json::<Open>(&open).await {
+        Ok(Some(before)) => before.accepted_ms,
+        Ok(None) | Err(StoreError::Malformed { .. }) => {
+            let now = Open { accepted_ms: now_ms() };
+            work.put_json(&open, &now).await?;
+            now.accepted_ms
+        }
+        Err(e) => return Err(e.into()),
+    };
+    work.put(&Key::index(&accepted.job.tenant, accepted_ms, &accepted.id), Vec::new()).await?;
+    Ok(Accepted { accepted_ms, ..accepted })
+}
 
-    fn source() -> SourceIdentity {
-        SourceIdentity { bytes: 5, modified_ms: 7, etag: None }
-    }
-
-    fn job(more: &str) -> Job {
-        Job::parse(format!(r#"{{"input":{{"uri":"a.mp4"}},"output":{{"uri":"out"}}{more}}}"#).as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn the_same_job_has_the_same_id_and_another_job_another() {
-        let id = |more: &str, source| Accepted::new(job(more), source).unwrap().id;
-        let first = id("", source());
-        assert_eq!(first, id(r#","lane":"normal""#, source()));
-        let accepted = Accepted::new(job(""), source()).unwrap();
-        assert_eq!(Accepted::new(accepted.job.clone(), source()), Ok(accepted), "submitted with its id it is the same");
-        assert_eq!(first.as_str().len(), DERIVED_ID_DIGITS);
-        assert_ne!(first, id("", SourceIdentity { bytes: 6, ..source() }));
-        assert_ne!(first, id("", SourceIdentity { modified_ms: 8, ..source() }));
-        assert_ne!(first, id("", SourceIdentity { etag: Some("\"a\"".into()), ..source() }));
-        assert_ne!(first, id(r#","set":{"packaging.segment_s":6}"#, source()));
-        assert_eq!(id(r#","id":"mine""#, source()).as_str(), "mine");
-    }
-
-    #[test]
-    fn a_wrong_preset_is_named_by_the_field_of_the_job() {
-        let path = |more: &str| Accepted::new(job(more), source()).unwrap_err().path;
-        assert_eq!(path(r#","preset":"h266""#), "preset");
-        assert_eq!(path(r#","set":{"packaging.segments":6}"#), "set.packaging.segments");
-    }
+/// Tells that a document is no job.
+///
+/// # Errors
+/// The work store or the broker cannot be reached.
+pub async fn refuse(
+    tools: &Tools,
+    document: &[u8],
+    requested: Option<JobId>,
+    tenant: &str,
+    error: JobError,
+) -> Result<(), PartError> {
+    let is_free = match &requested {
+        Some(id) => !is_reserved(id.as_str()) && tools.stores.work().size(&Key::job(id)).await?.is_none(),
+        None => false,
+    };
+    let (id, requested_id) = match requested {
+        Some(id) if is_free => (id, None),
+        requested => (rejected_stream(document), requested.map(String::from)),
+    };
+    tracing::info!(job = %id, tenant, path = error.path, reason = error.reason, "job rejected");
+    let fact = Fact::JobRejected { path: error.path, reason: error.reason, requested_id };
+    Ok(tools.tell(&id, tenant, fact).await?)
 }

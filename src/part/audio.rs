@@ -1,8 +1,9 @@
 //! The part `audio/<n>`: one rendition over the whole source, so that nothing clicks at a seam.
 
 use super::child::{self, unexpected};
+use super::error::PartError;
+use super::tools::{Attempt, Planned, Tools};
 use super::upload::{self, MediaPlace};
-use super::{Attempt, PartError, Planned, Tools};
 use crate::job::OnDamage;
 use crate::plan::make;
 use crate::plan::marker::{Marker, PartResult};

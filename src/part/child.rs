@@ -1,82 +1,22 @@
 //! A part's child: its inputs, its scratch folder, its progress, and what its end means for the part.
 
-use super::accept::Accepted;
-use super::{Attempt, PartError, Tools};
+use super::accepted::Accepted;
+use super::children::StopFuture;
+use super::error::PartError;
+use super::scratch::Scratch;
+use super::tools::{Attempt, Tools};
 use crate::event::Cause;
 use crate::plan::marker::PartId;
-use crate::sandbox::protocol::{Limits, RefusalReason, Report, Task};
-use crate::sandbox::{Disposition, Finished, InputSource, Outcome, RangeRead, Sandbox};
-use crate::store::{Concatenated, RangedSource};
-use async_trait::async_trait;
-use std::future::Future;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use crate::sandbox::protocol::{RefusalReason, Report, Task};
+use crate::sandbox::{Disposition, Finished, InputSource, Outcome};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// How often the progress of one child is shown, at most.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-
-/// Something a running child is to be ended for.
-pub type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Runs the tasks that touch media bytes.
-#[async_trait]
-pub trait Children: Send + Sync {
-    /// Runs one task to its end, whichever it is. The files it makes are in `scratch`.
-    async fn run(
-        &self,
-        task: Task,
-        inputs: Vec<InputSource>,
-        limits: &Limits,
-        scratch: &Path,
-        on_progress: &mut (dyn FnMut(u64) + Send),
-        stop: StopFuture,
-    ) -> Finished;
-}
-
-/// Runs them as jailed processes.
-pub struct JailedChildren(pub Sandbox);
-
-#[async_trait]
-impl Children for JailedChildren {
-    async fn run(
-        &self,
-        task: Task,
-        inputs: Vec<InputSource>,
-        limits: &Limits,
-        scratch: &Path,
-        on_progress: &mut (dyn FnMut(u64) + Send),
-        stop: StopFuture,
-    ) -> Finished {
-        self.0.run(task, inputs, limits.clone(), scratch, on_progress, stop).await
-    }
-}
-
-#[async_trait]
-impl RangeRead for RangedSource {
-    fn bytes(&self) -> u64 {
-        RangedSource::bytes(self)
-    }
-
-    async fn read(&self, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        RangedSource::read(self, offset, bytes).await
-    }
-}
-
-#[async_trait]
-impl RangeRead for Concatenated {
-    fn bytes(&self) -> u64 {
-        Concatenated::bytes(self)
-    }
-
-    async fn read(&self, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        Concatenated::read(self, offset, bytes).await
-    }
-}
+/// How often it is shown when there is none, so that whoever looks sees that somebody is at it.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 
 /// A child that did its work.
 pub(super) struct Worked {
@@ -88,34 +28,9 @@ pub(super) struct Worked {
     pub peak_bytes: u64,
 }
 
-/// The folder of one child, removed when dropped.
-pub(super) struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(root: &Path, name: &str) -> io::Result<Self> {
-        let path = root.join(name);
-        std::fs::create_dir_all(&path)?;
-        // Resolved once, so that what lies in it can be compared with it.
-        Ok(Self(path.canonicalize()?))
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(folder = %self.0.display(), %error, "scratch folder not removed");
-        }
-    }
-}
-
-/// The source of a job, as its configuration says it is to be read.
+/// The source of a job: a file of this machine where it is one, and ranges of an object everywhere else.
 pub(super) async fn source(tools: &Tools, accepted: &Accepted) -> Result<InputSource, PartError> {
-    let uri = &accepted.job.input.uri;
-    let source = tools.stores.source(&accepted.job.tenant, uri)?;
+    let source = tools.stores.source(&accepted.job.tenant, &accepted.job.input.uri)?;
     // What was opened is compared, not what lies there under the same name.
     let (identity, input) = match source.file()? {
         Some(local) if !tools.settings.ranges => (local.identity(), InputSource::File(local.file)),
@@ -139,12 +54,9 @@ pub(super) async fn run(
     inputs: Vec<InputSource>,
 ) -> Result<Worked, PartError> {
     let part = attempt.part;
-    // Unique in this process, which has the scratch root for itself.
-    static COUNTED: AtomicU64 = AtomicU64::new(0);
-    let count = COUNTED.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{}.{}.{count}", accepted.id, part.to_string().replace('/', "-"));
-    let scratch = Scratch::new(&tools.settings.scratch, &name)
-        .map_err(|e| PartError::Retry(format!("no scratch folder could be made: {e}")))?;
+    let name = format!("{}.{}", accepted.id, part.to_string().replace('/', "-"));
+    let scratch = tools.settings.scratch.child(&name);
+    let scratch = scratch.map_err(|e| PartError::Retry(format!("no scratch folder could be made: {e}")))?;
     let (sender, receiver) = watch::channel(0_u64);
     let mut on_progress = move |frames| {
         sender.send_replace(frames);
@@ -157,6 +69,7 @@ pub(super) async fn run(
         never = show(tools, accepted, part, receiver) => match never {},
     };
     let Finished { outcome, wall, cpu, peak_bytes, stderr_tail, jail, .. } = finished;
+    attempt.spent.add(cpu);
     tracing::debug!(job = %accepted.id, %part, task = kind, outcome = outcome.label(), ?jail, ?wall, ?cpu, "child ended");
     match outcome {
         Outcome::Done(report) => {
@@ -184,10 +97,11 @@ fn verdict(outcome: &Outcome, part: PartId, stderr_tail: &str) -> PartError {
     }
 }
 
-/// Shows progress for as long as it is polled, not oftener than every [`PROGRESS_EVERY`].
+/// Shows progress for as long as it is polled, not oftener than every [`PROGRESS_EVERY`], and not seldomer than every
+/// [`HEARTBEAT_EVERY`].
 async fn show(tools: &Tools, accepted: &Accepted, part: PartId, mut frames: watch::Receiver<u64>) -> std::convert::Infallible {
     loop {
-        if frames.changed().await.is_err() {
+        if let Ok(Err(_)) = tokio::time::timeout(HEARTBEAT_EVERY, frames.changed()).await {
             return std::future::pending().await;
         }
         let done = *frames.borrow_and_update();

@@ -1,8 +1,9 @@
 //! The part `encode/<n>`: one chunk, all its rungs.
 
 use super::child::{self, unexpected};
+use super::error::PartError;
+use super::tools::{Attempt, Planned, Tools};
 use super::upload::{self, MediaPlace};
-use super::{Attempt, PartError, Planned, Tools};
 use crate::plan::make;
 use crate::plan::marker::{Marker, PartResult};
 use crate::sandbox::protocol::{EncodeReport, EncodeTask, Report, Task};

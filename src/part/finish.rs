@@ -1,13 +1,20 @@
 //! How a job ends: the result is written, then the terminal event is published.
+//!
+//! What a worker tells is a proposal. Where there are coordinators, the first end in the order of the job's events is the
+//! end, and they put `result.json` right where a worker's says otherwise. It is written here all the same, and first: it is
+//! what parts of a job that has ended look at, and it makes redelivered messages cheap.
 
-use super::accept::Accepted;
-use super::package::REPORT_PATH;
-use super::{PartError, Tools};
+use super::accepted::Accepted;
+use super::error::PartError;
+use super::report::REPORT_PATH;
+use super::tools::Tools;
+use super::usage;
 use crate::broker::Topic;
 use crate::event::{Fact, Failure};
 use crate::job::JobId;
 use crate::plan::marker::{Marker, Object, PartId};
 use crate::store::key::Key;
+use crate::tenant::NOBODY;
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 
@@ -25,12 +32,37 @@ pub enum JobResult {
     Canceled,
 }
 
-/// Tells every worker something about a job.
+/// Tells every worker something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do", deny_unknown_fields)]
 pub enum Control {
-    /// The job has ended: stop its parts.
+    /// The job has ended or is to end, which its objects say: stop its parts.
     Stop { job: JobId },
+    /// Take nothing further, finish what is open, end: every worker, or the one of this name.
+    Drain {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worker: Option<String>,
+    },
+}
+
+/// May a job be worked on?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fence {
+    Open,
+    /// Somebody wants it to end, and it has not.
+    Canceled,
+    Ended,
+}
+
+/// Looks whether a job may still be worked on.
+pub(super) async fn fence(tools: &Tools, job: &JobId) -> Result<Fence, PartError> {
+    let (result, cancel) = (Key::result(job), Key::cancel(job));
+    let (result, cancel) = tokio::try_join!(tools.stores.work().size(&result), tools.stores.work().size(&cancel))?;
+    Ok(match (result, cancel) {
+        (Some(_), _) => Fence::Ended,
+        (None, Some(_)) => Fence::Canceled,
+        (None, None) => Fence::Open,
+    })
 }
 
 /// How the job ended, if it has.
@@ -49,8 +81,16 @@ pub async fn fail(tools: &Tools, accepted: &Accepted, failure: Failure) -> Resul
     end(tools, accepted, JobResult::Failed { failure }).await
 }
 
+/// Ends a job that was asked to end.
+pub(super) async fn cancel(tools: &Tools, accepted: &Accepted) -> Result<(), PartError> {
+    end(tools, accepted, JobResult::Canceled).await
+}
+
 /// Ends a job whose package part is done.
 pub(super) async fn complete(tools: &Tools, accepted: &Accepted) -> Result<(), PartError> {
+    if fence(tools, &accepted.id).await? == Fence::Canceled {
+        return cancel(tools, accepted).await;
+    }
     let key = Key::marker(&accepted.id, PartId::Package);
     let marker: Option<Marker> = tools.stores.work().get_json(&key).await?;
     let marker = marker.ok_or_else(|| PartError::Retry("the marker of the package part vanished".into()))?;
@@ -73,10 +113,11 @@ async fn end(tools: &Tools, accepted: &Accepted, wanted: JobResult) -> Result<()
 
 /// Publishes the terminal event that goes with a result.
 pub(super) async fn tell(tools: &Tools, accepted: &Accepted, result: JobResult) -> Result<(), PartError> {
+    let usage = usage::measure(tools, accepted).await?;
     let fact = match result {
-        JobResult::Completed { .. } => Fact::JobCompleted { report: REPORT_PATH.into(), usage: Usage::default() },
-        JobResult::Failed { failure } => Fact::JobFailed { failure, usage: Usage::default() },
-        JobResult::Canceled => Fact::JobCanceled { usage: Usage::default() },
+        JobResult::Completed { .. } => Fact::JobCompleted { report: REPORT_PATH.into(), usage },
+        JobResult::Failed { failure } => Fact::JobFailed { failure, usage },
+        JobResult::Canceled => Fact::JobCanceled { usage },
     };
     Ok(tools.tell(&accepted.id, &accepted.job.tenant, fact).await?)
 }
@@ -98,7 +139,7 @@ pub async fn bury(tools: &Tools, job: &JobId, failure: Failure) -> Result<(), Pa
     match tools.accepted(job).await {
         Ok(accepted) => fail(tools, &accepted, failure).await,
         // A job that was never accepted has no result to write; whoever waits for it is told.
-        Err(PartError::Poison(_)) => Ok(tools.tell(job, "unknown", Fact::JobFailed { failure, usage: Usage::default() }).await?),
+        Err(PartError::Poison(_)) => Ok(tools.tell(job, NOBODY, Fact::JobFailed { failure, usage: Usage::default() }).await?),
         Err(e) => Err(e),
     }
 }

@@ -4,15 +4,15 @@
 //! none is the end of such a chain: it lists the markers and reconciles. Every chain ends, the last one to end sees all
 //! markers, so somebody always publishes the next stage.
 
-use super::accept::Accepted;
-use super::{PartError, Planned, Tools, finish};
+use super::accepted::Accepted;
+use super::error::PartError;
+use super::tools::{Planned, Tools};
+use super::{finish, markers};
 use crate::event::{Fact, Stage};
 use crate::plan::Plan;
-use crate::plan::marker::{Marker, PartId};
+use crate::plan::marker::PartId;
 use crate::plan::time::seconds;
 use crate::reconcile::{self, Step};
-use crate::store::key::Key;
-use std::collections::BTreeSet;
 
 /// Publishes what follows from `part` being done.
 pub(super) async fn after(tools: &Tools, accepted: &Accepted, part: PartId) -> Result<(), PartError> {
@@ -31,7 +31,7 @@ pub(super) async fn after(tools: &Tools, accepted: &Accepted, part: PartId) -> R
 
 async fn step(tools: &Tools, planned: &Planned, finished: Option<PartId>) -> Result<(), PartError> {
     let (id, job) = (planned.id(), &planned.accepted.job);
-    let done = done(tools, planned).await?;
+    let done = markers::done(tools, id).await?;
     match reconcile::reconcile(Some(&planned.plan), &done, finished, tools.settings.window) {
         Step::Publish(parts) => {
             if parts.contains(&PartId::Package) {
@@ -47,25 +47,6 @@ async fn step(tools: &Tools, planned: &Planned, finished: Option<PartId>) -> Res
         }
         Step::Wait => Ok(()),
     }
-}
-
-/// The parts that have their marker.
-async fn done(tools: &Tools, planned: &Planned) -> Result<BTreeSet<PartId>, PartError> {
-    let paths = tools.stores.work().list(&Key::markers(planned.id())).await?;
-    Ok(paths.iter().filter_map(|path| Key::part_of_marker(planned.id(), path)).collect())
-}
-
-/// Every marker of the encode stage.
-pub(super) async fn markers(tools: &Tools, planned: &Planned) -> Result<Vec<Marker>, PartError> {
-    use futures::{StreamExt, TryStreamExt, stream};
-    /// Markers read at once.
-    const READS_AT_ONCE: usize = 16;
-    let parts = done(tools, planned).await?.into_iter().filter(|part| Stage::of(*part) == Stage::Encode);
-    let read = |part| async move {
-        let marker = tools.stores.work().get_json::<Marker>(&Key::marker(planned.id(), part)).await?;
-        marker.ok_or_else(|| PartError::Retry(format!("the marker of {part} vanished")))
-    };
-    stream::iter(parts.map(read)).buffered(READS_AT_ONCE).try_collect().await
 }
 
 fn encode_started(plan: &Plan) -> Fact {

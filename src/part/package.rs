@@ -2,22 +2,22 @@
 //! The manifest comes last: what a customer can see is complete.
 
 use super::child::{self, unexpected};
-use super::report::JobReport;
+use super::error::PartError;
+use super::markers;
+use super::report::{JobReport, REPORT_PATH};
+use super::tools::{Attempt, Planned, Tools};
 use super::upload::{self, MediaPlace};
-use super::{Attempt, PartError, Planned, Tools, next};
-use crate::event::Cause;
-use crate::package::{self, Progressive, SeamError};
+use crate::event::{Cause, Fact, Stage};
+use crate::package::{self, Progressive, SeamError, Title};
 use crate::plan::marker::{Marker, Object, PartResult};
 use crate::sandbox::InputSource;
 use crate::sandbox::protocol::{RemuxTask, Report, Task};
 use crate::store::key::Key;
 use crate::store::{Concatenated, Store, digest};
+use crate::usage::{Usage, metered};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Path of the report under the output URI.
-pub const REPORT_PATH: &str = "report.json";
 
 /// What the children of this part used.
 #[derive(Default)]
@@ -28,14 +28,20 @@ struct Used {
 
 pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let started = Instant::now();
-    let markers = next::markers(tools, planned).await?;
+    let all = markers::all(tools, planned.id()).await?;
+    let mut usage = metered::of(Some(&planned.plan), planned.accepted.source.bytes, &all);
+    let markers: Vec<Marker> = all.into_iter().filter(|marker| Stage::of(marker.part) == Stage::Encode).collect();
     let title = package::join(&planned.plan, &markers).map_err(|e| seam(&e))?;
     let output = tools.output(&planned.accepted)?;
     let place = MediaPlace::of(tools, planned)?;
     let mut used = Used::default();
     let mut objects = Vec::new();
     for file in package::progressive(&planned.plan, &title) {
-        objects.push(progressive(tools, planned, &place, &output, &file, attempt, &mut used).await?);
+        let object = progressive(tools, planned, &place, &output, &file, attempt, &mut used).await?;
+        if place.is_intermediate() {
+            tell_playable(tools, planned, &title, file.rendition(), &file.file).await?;
+        }
+        objects.push(object);
     }
     drop(attempt.permit.take());
     if !place.is_intermediate() {
@@ -49,19 +55,37 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
     objects.push(write(&output, REPORT_PATH, body).await?);
     for document in package::manifests(&planned.plan, &title) {
         objects.push(write(&output, &document.path, document.body.into_bytes()).await?);
+        if let Some(track) = title.tracks().find(|track| package::playlist_path(track) == document.path) {
+            tell_playable(tools, planned, &title, &track.name, &document.path).await?;
+        }
     }
     if place.is_intermediate() {
         discard(&place, planned, &markers).await?;
     }
+    usage.add(&Usage { parts: 1, cpu_s: used.cpu_s, ..Usage::default() });
+    usage.output_bytes = objects.iter().map(|object| object.bytes).sum();
     Ok(Marker {
         part: attempt.part,
         objects,
-        result: PartResult::Package,
+        result: PartResult::Package { usage: Some(usage) },
         attempt: attempt.number,
         wall_s: started.elapsed().as_secs_f64(),
         cpu_s: used.cpu_s,
         peak_bytes: used.peak_bytes,
     })
+}
+
+/// One rendition can be played, whatever becomes of the others.
+async fn tell_playable(
+    tools: &Tools,
+    planned: &Planned,
+    title: &Title,
+    rendition: &str,
+    playlist: &str,
+) -> Result<(), PartError> {
+    let media = title.measured(&planned.plan, rendition);
+    let fact = Fact::RenditionCompleted { rendition: rendition.into(), playlist: playlist.into(), media };
+    Ok(tools.tell(planned.id(), &planned.accepted.job.tenant, fact).await?)
 }
 
 fn seam(error: &SeamError) -> PartError {

@@ -1,8 +1,9 @@
 //! The part `probe`: the facts of the source, and the plan that follows from them.
 
-use super::accept::Accepted;
+use super::accepted::Accepted;
 use super::child::{self, unexpected};
-use super::{Attempt, PartError, Tools};
+use super::error::PartError;
+use super::tools::{Attempt, Tools};
 use crate::event::Cause;
 use crate::plan::marker::{Marker, PartResult};
 use crate::plan::{self, PlanError};

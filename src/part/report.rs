@@ -1,6 +1,6 @@
 //! `report.json`: what was decided and measured.
 
-use super::Planned;
+use super::tools::Planned;
 use crate::job::OnDamage;
 use crate::package::{Title, Track};
 use crate::plan::marker::{Marker, Object, PartResult};
@@ -9,6 +9,8 @@ use crate::probe::Probe;
 use crate::sandbox::protocol::{AudioReport, Damage, EncodeReport};
 use serde::{Deserialize, Serialize};
 
+/// Path of the report under the output URI.
+pub const REPORT_PATH: &str = "report.json";
 /// Version of the report document.
 pub const VERSION: u32 = 1;
 

@@ -1,9 +1,11 @@
 //! Taking up a job that was broken off.
 
-use super::accept::Accepted;
+use super::accepted::Accepted;
+use super::error::PartError;
 use super::finish::{self, JobResult};
+use super::tools::{Planned, Tools};
 use super::upload::MediaPlace;
-use super::{PartError, Planned, Tools};
+use super::usage;
 use crate::plan::marker::{Marker, Object, PartId};
 use crate::store::key::Key;
 use std::collections::BTreeMap;
@@ -28,7 +30,7 @@ pub enum Found {
 /// The stores cannot be asked.
 pub async fn look(tools: &Tools, accepted: &Accepted) -> Result<Found, PartError> {
     let (id, work) = (&accepted.id, tools.stores.work());
-    if work.get_json::<Accepted>(&Key::job(id)).await?.is_some_and(|known| known != *accepted) {
+    if work.get_json::<Accepted>(&Key::job(id)).await?.is_some_and(|known| !known.is_same(accepted)) {
         return Ok(Found::Foreign);
     }
     if let Some(JobResult::Completed { objects }) = finish::result(tools, id).await?
@@ -37,6 +39,8 @@ pub async fn look(tools: &Tools, accepted: &Accepted) -> Result<Found, PartError
         return Ok(Found::Complete);
     }
     work.delete(&Key::result(id)).await?;
+    // A new run has all its tries.
+    usage::forget_waste(tools, id).await?;
     work.delete(&Key::marker(id, PartId::Package)).await?;
     let planned = match tools.planned(accepted).await {
         Ok(planned) => planned,

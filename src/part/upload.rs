@@ -3,8 +3,9 @@
 //! What the child says of its files is not trusted: a name must lead to a regular file in its own scratch folder, and
 //! the sizes must be the files' own.
 
-use super::child::Scratch;
-use super::{PartError, Planned, Tools};
+use super::error::PartError;
+use super::scratch::Scratch;
+use super::tools::{Planned, Tools};
 use crate::plan::marker::Object;
 use crate::sandbox::protocol::{InitSegment, Segment};
 use crate::store::key::{Key, content_named};

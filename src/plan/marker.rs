@@ -1,6 +1,7 @@
 //! Parts and their markers.
 
 use crate::sandbox::protocol::{AudioReport, EncodeReport};
+use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -101,7 +102,11 @@ pub enum PartResult {
     Probe,
     Encode(EncodeReport),
     Audio(AudioReport),
-    Package,
+    Package {
+        /// What all parts come to, so that nobody has to read their markers again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+    },
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 //! | file | side | what |
 //! | --- | --- | --- |
 //! | `protocol` | both | the messages |
-//! | `spawn` | parent | one child from fork to verdict: settings, inputs, the rules |
+//! | `settings` | parent | how children are held |
+//! | `input` | parent | what a child reads from |
+//! | `spawn` | parent | one child from fork to verdict, and the rules |
 //! | `talk` | parent | the loop that listens to a running child, and its end |
 //! | `process` | parent | fork thread, process group, reaping |
 //! | `outcome` | parent | every way a child can end |
@@ -14,15 +16,18 @@
 
 pub mod child;
 mod filter;
+mod input;
 pub mod jail;
 mod memory;
 pub mod outcome;
 mod process;
 pub mod protocol;
 mod scratch;
+mod settings;
 pub mod spawn;
 mod tail;
 mod talk;
 
+pub use input::{InputSource, RangeRead};
 pub use outcome::{Disposition, Finished, Outcome};
-pub use spawn::{InputSource, RangeRead, Sandbox, SandboxSettings};
+pub use settings::{Sandbox, SandboxSettings};

@@ -12,18 +12,18 @@
 //! **A report stands.** Once a child has said `Done` or `Refused`, how it goes is not looked at: C libraries with threads may
 //! stumble over each other on the way out.
 
+use super::input::InputSource;
 use super::outcome::{Finished, Outcome};
 use super::process::{Launch, Launched, launch, reopen};
-use super::protocol::{Access, Input, JailLevel, Limits, Order, Task, message};
+use super::protocol::{Access, Input, Limits, Order, Task, message};
 use super::scratch;
+use super::settings::Sandbox;
 use super::talk::{Ends, Talk};
-use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -32,79 +32,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// How often the size of the scratch folder is looked at.
 const SCRATCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The sandbox as configured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SandboxSettings {
-    /// The weakest jail in which media is touched.
-    pub minimum_jail: JailLevel,
-    /// Seconds after which a child is ended, whatever it does.
-    pub deadline_s: u64,
-    /// Seconds without progress after which a child is ended.
-    pub stall_s: u64,
-    /// Bytes of a child's stderr that are kept, from its end.
-    pub stderr_tail_bytes: usize,
-    /// Milliseconds between SIGTERM and SIGKILL.
-    pub kill_grace_ms: u64,
-}
-
-impl Default for SandboxSettings {
-    fn default() -> Self {
-        SandboxSettings {
-            minimum_jail: JailLevel::Full,
-            deadline_s: 18 * 60,
-            stall_s: 120,
-            stderr_tail_bytes: 8 * 1024,
-            kill_grace_ms: 500,
-        }
-    }
-}
-
-/// Starts children, one [`run`](Sandbox::run) each. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Sandbox {
-    /// The program whose `main` calls [`child::run`](super::child::run) for these arguments; this very program by default.
-    pub program: PathBuf,
-    pub args: Vec<String>,
-    pub minimum_jail: JailLevel,
-    pub deadline: Duration,
-    pub stall: Duration,
-    pub stderr_tail_bytes: usize,
-    pub kill_grace: Duration,
-}
-
-impl From<&SandboxSettings> for Sandbox {
-    fn from(settings: &SandboxSettings) -> Self {
-        Sandbox {
-            program: PathBuf::from("/proc/self/exe"),
-            args: vec!["child".to_string()],
-            minimum_jail: settings.minimum_jail,
-            deadline: Duration::from_secs(settings.deadline_s),
-            stall: Duration::from_secs(settings.stall_s),
-            stderr_tail_bytes: settings.stderr_tail_bytes,
-            kill_grace: Duration::from_millis(settings.kill_grace_ms),
-        }
-    }
-}
-
-/// Bytes of an object that is read by ranges.
-#[async_trait::async_trait]
-pub trait RangeRead: Send + Sync {
-    /// Size of the object.
-    fn bytes(&self) -> u64;
-    /// Exactly `bytes` bytes from `offset`; the range lies within the object.
-    async fn read(&self, offset: u64, bytes: usize) -> io::Result<Vec<u8>>;
-}
-
-/// Where an input comes from.
-#[derive(Clone)]
-pub enum InputSource {
-    /// A regular file; the child gets a read-only descriptor of its own.
-    File(Arc<File>),
-    /// Anything else; the child asks, the parent reads.
-    Ranges(Arc<dyn RangeRead>),
-}
 
 impl Sandbox {
     /// Runs one task in a child of its own. `scratch` is an absolute path to an existing folder, the only one the child can

@@ -2,10 +2,11 @@
 //!
 //! Part of [`spawn`](super::spawn), which says what the rules are.
 
+use super::input::InputSource;
 use super::outcome::{Finished, Outcome};
 use super::process::Process;
 use super::protocol::{Decoder, FromChild, JailLevel, KIND_BYTES, KIND_MESSAGE, MAX_READ_BYTES, frame, parse};
-use super::spawn::{InputSource, Sandbox};
+use super::settings::Sandbox;
 use super::tail::Tail;
 use futures::future::BoxFuture;
 use nix::sys::signal::Signal;

@@ -464,7 +464,7 @@ mod tests {
             let copy = WORK.replace("stores.work", "stores.media").replace("\"work\"", root);
             read(&format!("{WORK}{copy}")).check(Some("work"))
         };
-        for root in ["\"work\"", "\"\"", "\"work/jobs\"", "\"/work/\""] {
+        for root in ["\"work\"", "\"\"", "\"work/jobs\"", "\"/work\"", "\"work/\""] {
             assert_eq!(other(root).unwrap_err().path, "stores.media.root", "{root}");
         }
         other("\"media\"").unwrap();

@@ -63,6 +63,16 @@ impl Key {
         path.strip_prefix(&Self::markers(job))?.strip_suffix(".json")?.parse().ok()
     }
 
+    /// A note on one attempt that came to nothing; the name says what it cost.
+    pub fn wasted(job: &JobId, name: &str) -> Self {
+        Self::work(job, &format!("wasted/{name}"))
+    }
+
+    /// The folder of those of a job.
+    pub fn wasted_folder(job: &JobId) -> String {
+        format!("jobs/{job}/wasted/")
+    }
+
     /// Says that a job is to end without a result.
     pub fn cancel(job: &JobId) -> Self {
         Self::work(job, "cancel.json")

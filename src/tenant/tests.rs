@@ -116,7 +116,9 @@ fn a_wrong_tenant_is_named_by_its_field() {
     assert_eq!(path("[a]\naccess_key_id = \"K\"\nsecret_sha256 = \"12\"\n"), "tenants.a.secret_sha256");
     let both = format!("[a]\naccess_key_id = \"K\"\nsecret_sha256 = \"{long}\"\nsecret_file = \"k\"\n");
     assert_eq!(path(&both), "tenants.a.secret_sha256");
-    let same = format!("[a]\naccess_key_id = \"K\"\nsecret_sha256 = \"{long}\"\n[b]\naccess_key_id = \"K\"\nsecret_sha256 = \"{long}\"\n");
+    let same = format!(
+        "[a]\naccess_key_id = \"K\"\nsecret_sha256 = \"{long}\"\n[b]\naccess_key_id = \"K\"\nsecret_sha256 = \"{long}\"\n"
+    );
     assert_eq!(path(&same), "tenants.b.access_key_id");
     assert_eq!(path("[a]\namqp_users = [\"u\"]\n[b]\namqp_users = [\"u\"]\n"), "tenants.b.amqp_users");
     assert_eq!(path("[a]\namqp_users = [\"narrows\"]\n"), "tenants.a.amqp_users");

@@ -1,11 +1,15 @@
 //! Children that do as they are told, and a folder with a source that nobody looks into.
 
+use super::health::Health;
+pub use super::settings::fixture::settings;
 use super::{Worker, WorkerSettings};
 use crate::broker::memory::{Bounds, MemoryBroker};
-use crate::broker::{Broker, Class, Consumer, Queue};
+use crate::broker::{Broker, BrokerError, Consumer, EVENT_PARTITIONS, Queue, Topic};
 use crate::event::{Event, Fact, State, Status};
 use crate::job::{Job, JobId, Lane};
-use crate::part::{Children, Settings, StopFuture, Tools};
+use crate::part::finish::Control;
+use crate::part::scratch::ScratchFolder;
+use crate::part::{Children, Mode, Settings, StopFuture, Tools};
 use crate::plan::Chunk;
 use crate::plan::marker::PartId;
 use crate::probe::{Clock, Colour, DynamicRange, Interlace, Keyframe, Probe, Scan, VideoStream};
@@ -14,15 +18,21 @@ use crate::sandbox::protocol::{
     Segment, Task,
 };
 use crate::sandbox::{Finished, InputSource, Outcome};
-use crate::shutdown;
+use crate::shutdown::{self, Stopper};
 use crate::store::{Store, Stores};
+use crate::tenant::Tenants;
 use async_trait::async_trait;
+use futures::future::select_all;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
+
+/// Longer than anything takes.
+const LONG: Duration = Duration::from_secs(60);
 
 /// Frames of the source, at 25 a second; 96 s, a keyframe every 2 s.
 pub const FRAMES: i64 = 2400;
@@ -38,6 +48,10 @@ pub enum Act {
     Refuse,
     /// Runs until it is stopped.
     Hang,
+    /// Works when it is let go by [`FakeChildren::go_on`].
+    Hold,
+    /// Fails in the worker itself.
+    Panic,
     /// Names a file that is a link out of its folder.
     Escape,
 }
@@ -48,7 +62,9 @@ pub struct FakeChildren {
     pub runs: Mutex<BTreeMap<PartId, u32>>,
     at_once: AtomicUsize,
     pub most_at_once: AtomicUsize,
+    /// Told by every child that hangs or holds.
     pub hanging: Notify,
+    held: Semaphore,
 }
 
 impl FakeChildren {
@@ -59,7 +75,13 @@ impl FakeChildren {
             at_once: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
             hanging: Notify::new(),
+            held: Semaphore::new(0),
         })
+    }
+
+    /// Lets every child go on that holds, now or later.
+    pub fn go_on(&self) {
+        self.held.add_permits(1000);
     }
 
     pub fn ran(&self) -> BTreeMap<PartId, u32> {
@@ -82,6 +104,14 @@ impl FakeChildren {
             }
             Act::Die => Outcome::Signalled(libc::SIGSEGV),
             Act::Refuse => Outcome::Refused(Refusal { reason: RefusalReason::Media, message: "truncated at 12.5 s".into() }),
+            Act::Panic => panic!("as the test asks"),
+            Act::Hold => {
+                self.hanging.notify_one();
+                tokio::select! {
+                    () = stop => Outcome::Stopped,
+                    _ = self.held.acquire() => Outcome::Done(Box::new(report(task, scratch))),
+                }
+            }
             Act::Hang => {
                 self.hanging.notify_one();
                 stop.await;
@@ -232,25 +262,91 @@ impl Site {
         Self { dir }
     }
 
+    /// A process that is one of a fleet, for these tenants.
+    pub fn start_fleet(&self, children: &Arc<FakeChildren>, tenants: Tenants) -> Process {
+        let mut process = self.start(children);
+        let settings = Settings { mode: Mode::Fleet, ..(*process.tools.settings).clone() };
+        let Tools { broker, stores, children, .. } = process.tools;
+        process.tools = Tools::new(broker, stores, children, settings).with_tenants(tenants);
+        process
+    }
+
     pub fn start(&self, children: &Arc<FakeChildren>) -> Process {
         let at = |name: &str| self.dir.path().join(name);
         let work = Store::folder(&at("work"), &at("tmp")).unwrap();
         let output = Store::folder(&at("out"), &at("tmp")).unwrap();
         let stores = Stores::new(work).with_output("out", output).with_source("talk.mp4", at("talk.mp4"));
-        let limits = Limits {
-            max_pixels: 1,
-            max_streams: 1,
-            max_duration_s: 1,
-            max_frames: 1,
-            memory_bytes: 1,
-            scratch_bytes: 1,
-            cpu_s: 1,
-        };
-        let settings = Settings { limits, scratch: at("scratch"), threads_per_slot: 1, ranges: false, window: 3 };
         let broker = MemoryBroker::new(Bounds::default());
-        let tools = Tools::new(Arc::new(broker.clone()), stores, children.clone(), settings);
+        let tools = tools(self.dir.path(), Arc::new(broker.clone()), stores, children, Mode::OneProcess);
         Process { tools, broker, events: Vec::new(), status: Status::default() }
     }
+}
+
+/// A worker at work.
+pub struct Working {
+    pub stopper: Stopper,
+    pub health: Health,
+    pub task: JoinHandle<Result<(), BrokerError>>,
+}
+
+impl Working {
+    pub async fn stop(self) {
+        self.stopper.stop();
+        self.ended().await;
+    }
+
+    pub async fn ended(self) {
+        tokio::time::timeout(LONG, self.task).await.expect("the worker ends").unwrap().unwrap();
+    }
+}
+
+/// The events of all jobs, those of one in order.
+pub struct Told {
+    consumers: Vec<Box<dyn Consumer>>,
+}
+
+impl Told {
+    pub async fn next(&mut self) -> Event {
+        let next = select_all(self.consumers.iter_mut().map(|consumer| consumer.next()));
+        let (delivery, _, _) = tokio::time::timeout(LONG, next).await.expect("something is told");
+        let delivery = delivery.unwrap();
+        let event = serde_json::from_slice(&delivery.body).unwrap();
+        delivery.ack().await.unwrap();
+        event
+    }
+
+    /// The first event for which `is` holds.
+    pub async fn find(&mut self, is: impl Fn(&Event) -> bool) -> Event {
+        loop {
+            let event = self.next().await;
+            if is(&event) {
+                return event;
+            }
+        }
+    }
+
+    /// The rejection that is told next.
+    pub async fn rejection(&mut self) -> (Event, String, Option<String>) {
+        let event = self.find(|event| matches!(event.fact, Fact::JobRejected { .. })).await;
+        let Fact::JobRejected { path, requested_id, .. } = event.fact.clone() else { unreachable!("it was looked for") };
+        (event, path, requested_id)
+    }
+}
+
+/// Tools of a worker whose children are not real, with their scratch in `folder`.
+pub fn tools(folder: &Path, broker: Arc<dyn Broker>, stores: Stores, children: &Arc<FakeChildren>, mode: Mode) -> Tools {
+    let limits = Limits {
+        max_pixels: 1,
+        max_streams: 1,
+        max_duration_s: 1,
+        max_frames: 1,
+        memory_bytes: 1,
+        scratch_bytes: 1,
+        cpu_s: 1,
+    };
+    let scratch = ScratchFolder::unlimited(folder.join("scratch"));
+    let settings = Settings { mode, limits, scratch, threads_per_slot: 1, ranges: false, window: 3 };
+    Tools::new(broker, stores, children.clone(), settings)
 }
 
 /// The job of all tests.
@@ -265,13 +361,7 @@ pub fn id() -> JobId {
 
 impl Process {
     pub fn worker(&self) -> Worker {
-        let settings = WorkerSettings {
-            slots: 2,
-            attempts: 3,
-            first_delay: Duration::from_millis(1),
-            longest_delay: Duration::from_millis(4),
-        };
-        Worker::new(self.tools.clone(), settings)
+        Worker::new(self.tools.clone(), settings())
     }
 
     /// Submits the job and works until it has ended, and then until nothing is left to do.
@@ -286,6 +376,17 @@ impl Process {
         stopper.stop();
         worker.await.unwrap().unwrap();
         state
+    }
+
+    /// Submits a document and works until it is rejected, and then until nothing is left to do.
+    pub async fn until_rejected(&self, document: &[u8]) -> Event {
+        let mut told = self.told().await;
+        self.submit_document(document).await;
+        let working = self.work(settings());
+        let (event, ..) = told.rejection().await;
+        self.quiet().await;
+        working.stop().await;
+        event
     }
 
     pub async fn submit(&self, job: &Job) -> Box<dyn Consumer> {
@@ -306,11 +407,59 @@ impl Process {
         }
     }
 
-    /// Messages that are not settled.
+    /// Messages that are not settled, events apart.
     pub fn depth(&self) -> usize {
-        let lane = Lane::Normal;
-        let queues = [Queue::Jobs(lane), Queue::Work(Class::Cpu, lane), Queue::Dead];
-        queues.into_iter().map(|queue| self.broker.unsettled(queue)).sum()
+        Queue::all().filter(|queue| !queue.has_single_consumer()).map(|queue| self.broker.unsettled(queue)).sum()
+    }
+
+    /// Waits until every message is settled.
+    pub async fn quiet(&self) {
+        let quiet = async {
+            while self.depth() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, quiet).await.expect("the queues run empty");
+    }
+
+    /// Waits until `is` holds.
+    pub async fn wait_until(&self, what: &str, is: impl AsyncFn() -> bool) {
+        let holds = async {
+            while !is().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, holds).await.unwrap_or_else(|_| panic!("{what} in time"));
+    }
+
+    /// Messages that nobody has taken.
+    pub async fn waiting(&self, queue: Queue) -> u64 {
+        self.broker.depth(queue).await.unwrap()
+    }
+
+    /// Starts a worker of these settings.
+    pub fn work(&self, settings: WorkerSettings) -> Working {
+        let (stopper, stop) = shutdown::channel();
+        let worker = Worker::new(self.tools.clone(), settings);
+        let health = worker.health();
+        Working { stopper, health, task: tokio::spawn(worker.run(stop)) }
+    }
+
+    /// Listens to everything that is told from now on.
+    pub async fn told(&self) -> Told {
+        let mut consumers = Vec::new();
+        for queue in (0..EVENT_PARTITIONS).map(Queue::Events) {
+            consumers.push(self.broker.consume(queue, 1).await.unwrap());
+        }
+        Told { consumers }
+    }
+
+    pub async fn submit_document(&self, document: &[u8]) {
+        self.broker.publish(Queue::Jobs(Lane::Normal), document.to_vec()).await.unwrap();
+    }
+
+    pub async fn control(&self, control: &Control) {
+        self.broker.broadcast(Topic::Control, serde_json::to_vec(control).unwrap()).await.unwrap();
     }
 
     pub fn facts(&self) -> Vec<&Fact> {

@@ -1,15 +1,15 @@
 use super::fake::{Act, FRAMES, FakeChildren, Process, Site, id, job};
 use crate::broker::{Broker, Class, Queue};
-use crate::event::{Cause, Fact, Stage, State};
+use crate::event::{Cause, Fact, Stage, State, rejected_stream};
 use crate::job::Lane;
 use crate::part::PartMessage;
-use crate::part::accept::Accepted;
+use crate::part::accepted::Accepted;
 use crate::part::report::JobReport;
 use crate::part::resume::{self, Found};
 use crate::plan::marker::{Marker, PartId};
 use crate::shutdown;
 use crate::store::key::Key;
-use crate::usage::Usage;
+use crate::usage::UsageLine;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -39,6 +39,18 @@ async fn a_job_runs_every_part_once_and_tells_it_in_order() {
     let media_s = FRAMES as f64 / 25.0;
     let parts = children.ran().len() as u64 - 1;
     let frames = FRAMES as u64 * 2;
+    let measured = |name: &str| {
+        stages.iter().find_map(|fact| match fact {
+            Fact::RenditionCompleted { rendition, media, .. } if rendition == name => media.clone(),
+            _ => None,
+        })
+    };
+    let playable = |name: &str| {
+        let media = measured(name);
+        assert_eq!(media.as_ref().and_then(|m| m.height).map(|lines| format!("{lines}p")).as_deref(), Some(name));
+        Fact::RenditionCompleted { rendition: name.into(), playlist: format!("{name}/index.m3u8"), media }
+    };
+    let Some(Fact::JobCompleted { usage, .. }) = stages.last() else { panic!("it is the last event: {stages:?}") };
     let expected = [
         &Fact::JobAccepted,
         &Fact::JobStarted,
@@ -47,9 +59,16 @@ async fn a_job_runs_every_part_once_and_tells_it_in_order() {
         &Fact::StageStarted { stage: Stage::Encode, parts, frames, media_s },
         &Fact::StageCompleted { stage: Stage::Encode },
         &Fact::StageStarted { stage: Stage::Package, parts: 1, frames: 0, media_s: 0.0 },
+        &playable("360p"),
+        &playable("240p"),
         &Fact::StageCompleted { stage: Stage::Package },
-        &Fact::JobCompleted { report: "report.json".into(), usage: Usage::default() },
+        &Fact::JobCompleted { report: "report.json".into(), usage: usage.clone() },
     ];
+    let line =
+        |class: &str| UsageLine { codec: "h264".into(), class: class.into(), feature: String::new(), seconds: media_s * 2.0 };
+    assert_eq!(usage.output, [line("sd")]);
+    assert_eq!((usage.frames, usage.parts, usage.source_bytes), (frames, parts + 2, 5));
+    assert_eq!((usage.wasted_attempts, usage.cpu_s), (0, (parts + 1) as f64 * 0.01));
     let mut seen = Vec::new();
     // Two ends of a chain may both find the stage complete and tell it.
     stages.into_iter().for_each(|f| {
@@ -136,6 +155,8 @@ async fn a_child_that_dies_is_tried_again_and_the_report_says_so() {
     assert_eq!(process.until_ended(&job("h264")).await, State::Completed);
     let report = report(&process).await;
     assert_eq!((report.chunks[0].attempt, report.totals.repeated_attempts), (3, 2));
+    let Some(Fact::JobCompleted { usage, .. }) = process.facts().into_iter().last() else { panic!("it is the last event") };
+    assert_eq!((usage.wasted_attempts, usage.wasted_cpu_s), (2, 0.02));
     let failed = |f: &&Fact| matches!(f, Fact::PartFailed { part: PartId::Encode(0), again: true, .. });
     assert_eq!(process.facts().into_iter().filter(failed).count(), 2);
 }
@@ -218,11 +239,16 @@ async fn a_wrong_job_is_rejected_and_a_message_of_no_sense_is_not_worked_on() {
 async fn the_same_id_with_another_content_is_another_job_and_rejected() {
     let (site, children) = (Site::new(), FakeChildren::new(|_, _| Act::Work));
     site.start(&children).until_ended(&job("h264")).await;
-    let mut second = site.start(&children);
+    let second = site.start(&children);
     let other = Accepted { id: id(), ..Accepted::new(job("h265"), accepted(&second).await.source).unwrap() };
     assert_eq!(resume::look(&second.tools, &other).await, Ok(Found::Foreign));
-    assert_eq!(second.until_ended(&job("h265")).await, State::Rejected);
+    let document = serde_json::to_vec(&job("h265")).unwrap();
+    let event = second.until_rejected(&document).await;
+    assert_eq!(event.job, rejected_stream(&document), "not told under the id of the other job");
+    assert!(matches!(&event.fact, Fact::JobRejected { path, requested_id: Some(id), .. } if path == "id" && id == "talk"));
     std::fs::write(site.dir.path().join("talk.mp4"), b"other media").unwrap();
-    let mut third = site.start(&children);
-    assert_eq!(third.until_ended(&job("h264")).await, State::Rejected);
+    let third = site.start(&children);
+    let event = third.until_rejected(&serde_json::to_vec(&job("h264")).unwrap()).await;
+    assert!(matches!(&event.fact, Fact::JobRejected { path, .. } if path == "id"));
+    assert_eq!(resume::look(&third.tools, &accepted(&third).await).await, Ok(Found::Complete), "the first is as it was");
 }

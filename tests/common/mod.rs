@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unused_imports, reason = "every test binary uses another part of it")]
 
+pub mod amqp_tap;
 pub mod garage;
 pub mod http;
 pub mod proxy;

@@ -216,7 +216,9 @@ impl Server {
             return Vec::new();
         }
         let stayed = left(&family);
-        stayed.iter().for_each(|pid| drop(kill(Pid::from_raw(*pid as i32), Signal::SIGKILL)));
+        for pid in &stayed {
+            let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
+        }
         stayed
     }
 }

@@ -15,6 +15,7 @@ fn help_and_presets_are_0() {
 #[test]
 fn misuse_is_2_and_names_the_argument() {
     let stage = Stage::new(50);
+    fails(&narrows(&["transcode"]), 2, &["--output"]);
     fails(&run(stage.command().arg("--loud")), 2, &["--loud"]);
     fails(&narrows(&["transcode", "no-such-file.mp4", "-o", "out"]), 2, &["no-such-file.mp4"]);
     fails(&narrows(&["probe", "no-such-file.mp4"]), 2, &["no-such-file.mp4"]);
@@ -45,6 +46,7 @@ fn a_wrong_configuration_is_64_and_names_layer_and_field() {
     fails(&run(stage.command().arg("--config").arg(&config)), 64, &["fleet.toml", "worker.slot"]);
     fails(&run(stage.command().arg("--config").arg(stage.path("none.toml"))), 64, &["none.toml"]);
     fails(&run(stage.command().env("NARROWS_WORKER__WINDOW", "0")), 64, &["NARROWS_WORKER__WINDOW", "worker.window"]);
+    fails(&run(stage.command().env("NARROWS_SLOTS", "2")), 64, &["NARROWS_SLOTS", "slots"]);
 }
 
 #[test]

@@ -170,6 +170,7 @@ fn a_sample_that_does_not_parse_is_found() {
     let good = "```json\n{\"input\":{\"uri\":\"a\"},\"output\":{\"uri\":\"o\"}}\n```\n```toml\na = 1\n```";
     finds(is_no_sample, "README.md", &good.replace("uri\":\"a", "url\":\"a"), good);
     finds(is_no_sample, "README.md", &good.replace("a = 1", "a = = 1"), good);
+    finds(is_no_sample, "README.md", &good.replace("a = 1", "[worker]\nslot = 1"), &good.replace("a = 1", "[worker]\nslots = 1"));
 }
 
 #[test]

@@ -51,13 +51,15 @@ def read_plan(out, work):
     sys.exit(f"bench: no plan with chunks in {work} or {out}/report.json")
 
 
-def starts(video):
-    """Seconds from time zero of every segment start, each a quarter of a frame early: ffmpeg forces the first frame
-    at or after it."""
-    base, origin = Fraction(*video["source_base"]), video["origin"]
+def starts(video, source):
+    """Seconds of every segment start on ffmpeg's clock, whose zero is the file's earliest start and not the first picture's;
+    each a quarter of a frame early: ffmpeg forces the first frame at or after it."""
+    done = subprocess.run(["ffprobe", "-v", "error", "-show_entries", "format=start_time", "-of", "csv=p=0", str(source)],
+                          capture_output=True, text=True, check=True)
+    base, zero = Fraction(*video["source_base"]), Fraction(done.stdout.strip())
     ticks = sorted({tick for chunk in video["chunks"] for tick in chunk["segments"]})
     early = 1 / Fraction(*video["frame_rate"]) / 4
-    return [max(Fraction(0), (tick - origin) * base - early) for tick in ticks]
+    return [max(Fraction(0), tick * base - zero - early) for tick in ticks]
 
 
 def without_threads(name, value):
@@ -91,7 +93,7 @@ def ladder_command(plan, source, folder, threads, scaling="source"):
         graph.append(split(f"at{i}", [f"out{i}", *(f"to{j}" for j in users[i])]))
     command = ["ffmpeg", "-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-i", str(source),
                "-filter_complex", ";".join(graph)]
-    keyframes = ",".join(f"{float(t):.6f}" for t in starts(video))
+    keyframes = ",".join(f"{float(t):.6f}" for t in starts(video, source))
     for i, rung in enumerate(rungs):
         files[rung["name"]] = folder / f"{rung['name']}.mp4"
         encoder = rung["encoder"]

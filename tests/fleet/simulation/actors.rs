@@ -40,6 +40,7 @@ impl Actors {
         } else if !world.calm && world.below(TICK_IN) == 0 {
             world.tick();
         }
+        world.sleepers = self.coordinators.iter().filter(|c| c.is_behind()).count();
         let (active, one) = (self.active, world.below(WORKERS + COORDINATORS + DELIVERERS));
         if one < WORKERS {
             self.workers[one].step(world, one)

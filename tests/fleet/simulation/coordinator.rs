@@ -4,7 +4,7 @@ use super::worker::end_of;
 use super::world::{Fate, Letter, Order, Told, World, id};
 use narrows::event::{Projection, Recorded, State};
 use narrows::plan::marker::PartId;
-use narrows::reconcile;
+use narrows::reconcile::{self, Step};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -15,27 +15,41 @@ const SETTLE_TICKS: u32 = 2;
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Reads the state, and the events that are recorded beyond it.
-    Load,
-    Apply,
+    /// Reads the state.
+    Begin,
+    /// Applies the facts, and looks whether the place of the first new event is free.
+    Record,
+    /// Takes over the events that stand beyond the state.
+    Adopt,
     PutEvent(Arc<Recorded>),
-    PutStatus,
+    /// What follows from the state.
+    Follow,
     PutUsage(State),
     PutResult(State),
+    PutStatus,
+    Nudge,
+    /// The facts are taken in: now the open job is looked at.
+    Sweep,
+    Visit,
     RemoveOpen,
     Propose(State),
     Publish(PartId),
-    Submit,
-    Nudge,
     Ack,
 }
 
+/// A coordinator: takes batches of the partition, and sweeps when it is told to.
 #[derive(Default)]
 pub struct Coordinator {
     held: Vec<Letter<Told>>,
     ops: VecDeque<Op>,
-    cache: Option<Projection>,
-    /// Ticks since the job ended, as far as this process has seen.
+    /// The state as it was read, as it is with the adopted events, and as it will be.
+    stored: Option<Projection>,
+    base: Option<Projection>,
+    next: Option<Projection>,
+    news: bool,
+    repeated: bool,
+    /// The sweep comes after the facts of a batch.
+    sweeping: bool,
     settled: u32,
     pub frozen: bool,
     detached: bool,
@@ -46,153 +60,175 @@ impl Coordinator {
         self.held.is_empty()
     }
 
+    /// It sleeps, or has woken up and goes on with what another has been given.
+    pub fn is_behind(&self) -> bool {
+        self.frozen || self.detached
+    }
+
     pub fn step(&mut self, world: &mut World, me: usize, is_active: bool) -> Result<(), String> {
         if self.frozen {
             return Ok(());
         }
         let Some(op) = self.ops.pop_front() else {
             if is_active && self.held.is_empty() && !world.partition.is_empty() {
-                let count = 1 + world.below(BATCH);
-                let count = count.min(world.partition.len());
-                self.held.extend(world.partition.drain(..count));
-                let sweeps = self.held.iter().any(|letter| matches!(letter.body, Told::Tick));
-                // The sweeper trusts the bucket and not its memory.
-                if self.cache.is_none() || sweeps {
-                    self.ops.push_back(Op::Load);
-                }
-                self.ops.push_back(Op::Apply);
+                self.take(world);
             }
             return Ok(());
         };
         let fate = world.fate();
         world.note(|| format!("coordinator {me}: {} {fate:?}", brief(&op)));
-        if fate == Fate::RequestLost {
-            self.failed(world);
-            return Ok(());
+        if fate != Fate::RequestLost {
+            self.act(op, world)?;
         }
-        self.act(op, world)?;
-        if fate == Fate::ReplyLost {
-            self.failed(world);
+        if fate != Fate::Done && !self.held.is_empty() {
+            self.again();
         }
         Ok(())
+    }
+
+    fn take(&mut self, world: &mut World) {
+        let count = (1 + world.below(BATCH)).min(world.partition.len());
+        self.held.extend(world.partition.drain(..count));
+        self.repeated = self.held.iter().any(|letter| letter.redelivered);
+        self.begin();
+    }
+
+    fn begin(&mut self) {
+        (self.news, self.sweeping) = (false, false);
+        self.ops.extend([Op::Begin, Op::Record]);
+    }
+
+    /// An error: what was done is not known, so all of it is done again; a sweep is left to the next tick.
+    fn again(&mut self) {
+        self.ops.clear();
+        if self.sweeping {
+            self.ops.push_back(Op::Ack);
+            return;
+        }
+        self.repeated = true;
+        self.begin();
     }
 
     fn act(&mut self, op: Op, world: &mut World) -> Result<(), String> {
         match op {
-            Op::Load => self.load(world),
-            Op::Apply => self.apply(world),
+            Op::Begin => {
+                let new = || world.store.accepted.then(|| Projection::new(id(), "local".into()));
+                self.stored = world.store.status.clone().or_else(new);
+                (self.base, self.next) = (self.stored.clone(), self.stored.clone());
+            }
+            Op::Record => self.record(world),
+            Op::Sweep => {
+                (self.sweeping, self.news) = (true, false);
+                self.ops.extend([Op::Begin, Op::Adopt, Op::Follow]);
+            }
+            Op::Adopt => self.adopt(world),
             Op::PutEvent(recorded) => world.put_event(&recorded)?,
-            Op::PutStatus => world.store.status = self.cache.clone(),
+            Op::Follow => self.follow(world),
+            Op::PutStatus => world.store.status = self.next.clone(),
             Op::PutUsage(end) => world.store.usage = Some(end),
             Op::PutResult(end) => world.store.result = Some(end),
+            Op::Nudge => world.nudges.push(Letter::new(())),
+            Op::Visit => self.visit(world),
             Op::RemoveOpen => world.store.open = false,
             Op::Propose(end) => world.tell(end_of(end)),
             Op::Publish(part) => world.work.push(Letter::new(Order::Part(part))),
-            Op::Submit => world.work.push(Letter::new(Order::Submit)),
-            Op::Nudge => world.nudges.push(Letter::new(())),
             Op::Ack => {
                 self.held.clear();
-                // Whoever lost the partition forgets what he believed.
-                if std::mem::take(&mut self.detached) {
-                    self.cache = None;
-                }
+                self.detached = false;
             }
         }
         Ok(())
     }
 
-    fn load(&mut self, world: &World) {
-        let known = world.store.status.clone();
-        let mut projection = known.unwrap_or_else(|| Projection::new(id(), "local".into()));
-        while let Some(next) = world.store.events.get(&(projection.sequence + 1)) {
-            projection.adopt(next);
-        }
-        self.cache = Some(projection);
-    }
-
-    fn apply(&mut self, world: &mut World) {
-        let projection = self.cache.as_mut().expect("it is loaded before");
-        let before = world.store.status.clone();
+    fn record(&mut self, world: &World) {
+        let Some(mut next) = self.base.clone() else {
+            // Facts of a job that does not exist.
+            return self.ops.push_back(Op::Ack);
+        };
         let mut recorded = Vec::new();
         for letter in &self.held {
             if let Told::Fact(event) = &letter.body {
                 // A second, different end is refused, and that is all that happens to it.
-                recorded.extend(projection.apply(event).unwrap_or_default());
+                recorded.extend(next.apply(event).unwrap_or_default());
             }
         }
-        let again = self.held.iter().any(|letter| letter.redelivered);
-        let sweeps = self.held.iter().filter(|letter| matches!(letter.body, Told::Tick)).count() as u32;
-        let end = projection.status.state.filter(|state| state.is_terminal());
-        let changed = before.as_ref() != Some(&*projection) && projection.sequence > 0;
-        let news = !recorded.is_empty() || again || sweeps > 0 && world.store.open;
+        if recorded.first().is_some_and(|first| world.store.events.contains_key(&first.sequence)) {
+            return self.ops.extend([Op::Adopt, Op::Record]);
+        }
+        self.news |= !recorded.is_empty();
+        self.next = Some(next);
         self.ops.extend(recorded.into_iter().map(|r| Op::PutEvent(Arc::new(r))));
-        self.ops.extend(changed.then_some(Op::PutStatus));
-        if let Some(end) = end {
-            self.ops.extend((world.store.usage != Some(end)).then_some(Op::PutUsage(end)));
+        self.ops.push_back(Op::Follow);
+    }
+
+    fn adopt(&mut self, world: &World) {
+        let Some(base) = &mut self.base else { return };
+        while let Some(event) = world.store.events.get(&(base.sequence + 1)) {
+            self.news |= base.adopt(event);
+        }
+        self.next = Some(base.clone());
+    }
+
+    fn follow(&mut self, world: &World) {
+        let (Some(stored), Some(next)) = (&self.stored, &self.next) else { return };
+        let end = next.status.state.filter(|state| state.is_terminal());
+        if let Some(end) = end.filter(|_| !stored.is_terminal() || self.repeated || self.sweeping) {
+            self.ops.push_back(Op::PutUsage(end));
             self.ops.extend((world.store.result != Some(end)).then_some(Op::PutResult(end)));
         }
-        if news && projection.sequence > 0 {
-            self.ops.push_back(Op::Nudge);
+        self.ops.extend((stored != next).then_some(Op::PutStatus));
+        self.ops.extend((self.news || self.repeated && !self.sweeping).then_some(Op::Nudge));
+        let has_tick = self.held.iter().any(|letter| matches!(letter.body, Told::Tick));
+        if self.sweeping {
+            self.ops.push_back(Op::Visit);
+        } else if has_tick && world.store.open {
+            self.ops.push_back(Op::Sweep);
+        } else {
+            self.ops.push_back(Op::Ack);
         }
-        if sweeps > 0 {
-            self.sweep(world, end, sweeps);
-        }
-        self.ops.push_back(Op::Ack);
     }
 
     /// What a job that is open needs: its parts again, its end, or to be left alone.
-    fn sweep(&mut self, world: &World, end: Option<State>, ticks: u32) {
-        if !world.store.open {
-            return;
-        }
+    fn visit(&mut self, world: &World) {
+        let end = self.next.as_ref().and_then(|next| next.status.state).filter(|state| state.is_terminal());
         if end.is_some() {
-            self.settled += ticks;
+            // Jobs are looked after for longer than any process sleeps.
+            self.settled = if world.sleepers == 0 { self.settled + 1 } else { 0 };
             self.ops.extend((self.settled >= SETTLE_TICKS).then_some(Op::RemoveOpen));
-            return;
+            return self.ops.push_back(Op::Ack);
         }
         self.settled = 0;
         match world.store.result {
             // The worker died before it could tell.
             Some(result) => self.ops.push_back(Op::Propose(result)),
             None if world.store.cancel => self.ops.push_back(Op::Propose(State::Canceled)),
-            None if !world.store.accepted => self.ops.push_back(Op::Submit),
+            None if !world.store.accepted => {}
             None => {
-                let missing = match world.plan_if_known() {
-                    Some(plan) if world.store.markers.contains(&PartId::Probe) => {
-                        let missing = reconcile::missing(plan, &world.store.markers, world.window);
-                        if missing.is_empty() { vec![PartId::Package] } else { missing }
-                    }
-                    _ => vec![PartId::Probe],
+                let parts = match reconcile::reconcile(world.plan_if_known(), &world.store.markers, None, world.window) {
+                    Step::Publish(parts) => parts,
+                    Step::Finish => vec![PartId::Package],
+                    Step::Wait => Vec::new(),
                 };
-                self.ops.extend(missing.into_iter().map(Op::Publish));
+                self.ops.extend(parts.into_iter().map(Op::Publish));
             }
         }
-    }
-
-    /// An error: nothing is believed any more, and the batch comes again.
-    fn failed(&mut self, world: &mut World) {
-        self.ops.clear();
-        self.cache = None;
-        let held = std::mem::take(&mut self.held);
-        if !std::mem::take(&mut self.detached) {
-            requeue(world, &held);
-        }
+        self.ops.push_back(Op::Ack);
     }
 
     pub fn strike(&mut self, world: &mut World, freezes: bool) {
         if !freezes {
-            self.frozen = false;
-            self.settled = 0;
-            return self.failed(world);
+            (self.frozen, self.settled) = (false, 0);
+            self.ops.clear();
+            let held = std::mem::take(&mut self.held);
+            if !std::mem::take(&mut self.detached) {
+                requeue(world, &held);
+            }
+            return;
         }
         self.frozen = !self.frozen;
-        if self.frozen && !self.detached {
+        if self.frozen && !self.detached && !self.held.is_empty() {
             requeue(world, &self.held);
             self.detached = true;
-        }
-        if !self.frozen && self.held.is_empty() {
-            self.detached = false;
-            self.cache = None;
         }
     }
 }

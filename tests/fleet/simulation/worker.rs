@@ -95,9 +95,8 @@ impl Worker {
             Op::Submit => match store.result {
                 Some(end) => vec![Op::Tell(end_of(end)), Op::Ack],
                 None => {
-                    let started = Fact::StageStarted { stage: Stage::Probe, parts: 1, frames: 0, media_s: 0.0 };
-                    let told = [Fact::JobAccepted, Fact::JobStarted, started].map(Op::Tell);
-                    [vec![Op::PutOpen, Op::PutJob], told.to_vec(), vec![Op::Publish(PartId::Probe), Op::Ack]].concat()
+                    let told = Op::Tell(Fact::JobAccepted);
+                    vec![Op::PutOpen, Op::PutJob, told, Op::Publish(PartId::Probe), Op::Ack]
                 }
             },
             Op::PutOpen => {
@@ -112,11 +111,19 @@ impl Worker {
                 if store.result.is_some() {
                     vec![Op::Ack]
                 } else if store.cancel {
-                    vec![Op::Tell(end_of(State::Canceled)), Op::Ack]
-                } else if store.markers.contains(part) {
-                    vec![Op::Tell(completed(*part)), Op::After(*part), Op::Ack]
+                    vec![Op::End(State::Canceled), Op::Ack]
                 } else {
-                    vec![Op::Child(*part)]
+                    let mut ops = Vec::new();
+                    if *part == PartId::Probe {
+                        let started = Fact::StageStarted { stage: Stage::Probe, parts: 1, frames: 0, media_s: 0.0 };
+                        ops.extend([Op::Tell(Fact::JobStarted), Op::Tell(started)]);
+                    }
+                    if store.markers.contains(part) {
+                        ops.extend([Op::Tell(completed(*part)), Op::After(*part), Op::Ack]);
+                    } else {
+                        ops.push(Op::Child(*part));
+                    }
+                    ops
                 }
             }
             Op::Child(part) => return self.child(*part, world),
@@ -140,6 +147,7 @@ impl Worker {
             }
             Op::End(end) => match store.result {
                 Some(end) => vec![Op::Tell(end_of(end))],
+                None if store.cancel => vec![Op::PutResult(State::Canceled)],
                 None => vec![Op::PutResult(*end)],
             },
             Op::PutResult(end) => {

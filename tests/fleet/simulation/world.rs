@@ -109,6 +109,8 @@ pub struct World {
     pub work: Vec<Letter<Order>>,
     pub partition: VecDeque<Letter<Told>>,
     pub nudges: Vec<Letter<()>>,
+    /// Coordinators that sleep, or that have just woken up.
+    pub sleepers: usize,
     /// Events as the receiver got them.
     pub received: Vec<u64>,
     /// Whoever told a fact told it at a time of its own.
@@ -164,6 +166,7 @@ impl World {
             work: vec![Letter::new(Order::Submit)],
             partition: VecDeque::new(),
             nudges: Vec::new(),
+            sleepers: 0,
             received: Vec::new(),
             clock: 0,
             faults: 0,

@@ -1,0 +1,112 @@
+//! `narrows coordinator`: turns what workers tell into what customers see, until it is asked to stop.
+
+use super::exit::{Exit, Failed};
+use super::{configure, fleet, runtime};
+use crate::broker::{Broker, BrokerError};
+use crate::callback::guard::SystemResolver;
+use crate::callback::{TenantCallbacks, run as callbacks};
+use crate::config::Config;
+use crate::coordinator::api::Operator;
+use crate::coordinator::{Coordinator, CoordinatorError, Fleet, now_ms};
+use crate::shutdown::{self, Signals};
+use crate::tenant::Secret;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+const EXAMPLES: &str = "Examples:
+  narrows coordinator --config fleet.toml
+
+Any number of coordinators may run, on any machines: the broker gives each job to one of them, and every one answers HTTP.
+SIGTERM or Ctrl-C: requests under way are answered, what is in hand is written. Again: at once; nothing is lost either way.
+
+Exit codes: 0 drained; 64 settings; 70 our fault, or the broker's; 130 and 143 asked twice.";
+
+/// How long the runtime waits for threads that are writing when everything else has ended.
+const THREADS_WITHIN: Duration = Duration::from_secs(1);
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: fleet::Settings,
+}
+
+pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
+    let config = configure(args.settings.file())?;
+    let runtime = runtime()?;
+    let ended = runtime.block_on(work(&config));
+    runtime.shutdown_timeout(THREADS_WITHIN);
+    ended
+}
+
+async fn work(config: &Config) -> Result<Exit, Failed> {
+    // From here on a signal is asked about, never fatal in the middle of a write.
+    let mut signals = Signals::listen().map_err(|e| Exit::Internal.because(e))?;
+    let (coordinator, listener) = tokio::select! {
+        opened = open(config) => opened?,
+        signal = signals.next() => return Err(Exit::Signalled(signal).because("stopped before it was connected")),
+    };
+    let (stopper, stop) = shutdown::channel();
+    let mut running = tokio::spawn(coordinator.run(listener, stop));
+    let mut asked = None;
+    let ended = loop {
+        tokio::select! {
+            ended = &mut running => break ended,
+            signal = signals.next() => {
+                tracing::info!(?signal, "asked to stop");
+                stopper.stop();
+                asked = asked.map_or(Some((signal, 1)), |(_, times)| Some((signal, times + 1)));
+            }
+        }
+    };
+    match (ended, asked) {
+        (Err(panic), _) => Err(Exit::Internal.because(format!("the coordinator ended in a panic: {panic}"))),
+        (Ok(Err(error)), _) => Err(broken(error)),
+        (Ok(Ok(())), Some((signal, times))) if times > 1 => {
+            Err(Exit::Signalled(signal).because("asked twice: what was in hand comes again to another coordinator"))
+        }
+        (Ok(Ok(())), _) => Ok(Exit::Done),
+    }
+}
+
+async fn open(config: &Config) -> Result<(Coordinator, TcpListener), Failed> {
+    let wrong = |e: String| Exit::Settings.because(e);
+    let stores = fleet::stores(config)?;
+    let tenants = fleet::tenants(config, true)?;
+    let told = TenantCallbacks::of_all(&tenants).map_err(|e| Exit::Settings.because(e))?;
+    let operator = operator(config)?;
+    let broker = fleet::broker(config).await.map_err(|error| broken(error.into()))?;
+    let broker: Arc<dyn Broker> = Arc::new(broker);
+    let (work, settings) = (stores.work().clone(), config.callbacks.clone());
+    let callbacks = callbacks::Tools::new(broker.clone(), work, told, settings, Arc::new(SystemResolver), Arc::new(now_ms));
+    let fleet = Fleet {
+        broker,
+        stores,
+        tenants: Arc::new(tenants),
+        callbacks: Arc::new(config.callbacks.clone()),
+        window: config.worker.window,
+    };
+    let settings = config.coordinator.clone();
+    let coordinator = Coordinator { fleet, settings, callbacks: callbacks.map_err(wrong)?, operator };
+    let listener = coordinator.listen().await.map_err(broken)?;
+    let address = listener.local_addr().map_err(|e| Exit::Internal.because(e))?;
+    tracing::info!(%address, "requests are answered");
+    Ok((coordinator, listener))
+}
+
+/// The credentials of whoever runs the fleet, where there are any.
+fn operator(config: &Config) -> Result<Option<Operator>, Failed> {
+    let Some(operator) = &config.coordinator.operator else { return Ok(None) };
+    let wrong = |(field, reason): (&str, String)| Exit::Settings.because(format!("coordinator.{field}: {reason}"));
+    let (field, place) = operator.place().map_err(wrong)?;
+    let secret = fleet::key(place).and_then(|content| Secret::new(&content)).map_err(|reason| wrong((field, reason)))?;
+    Ok(Some(Operator::new(operator.access_key_id.clone(), &secret)))
+}
+
+fn broken(error: CoordinatorError) -> Failed {
+    match error {
+        CoordinatorError::Listen(_) | CoordinatorError::Broker(BrokerError::Denied(_)) => Exit::Settings.because(error),
+        error => Exit::Internal.because(error),
+    }
+}

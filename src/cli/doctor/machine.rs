@@ -1,0 +1,189 @@
+//! This machine: FFmpeg's libraries, the jail, the encoders in it, the space for scratch folders.
+//!
+//! Nothing is taken on trust: a tiny picture goes through the real jailed child, as the parts of a job do.
+
+use super::finding::Finding;
+use crate::cli::rows::size;
+use crate::cli::scratch::Scratch;
+use crate::job::Job;
+use crate::media::libraries::{has_encoder, libraries, release};
+use crate::plan;
+use crate::plan::preset::Preset;
+use crate::probe::Probe;
+use crate::sandbox::protocol::{JailLevel, Limits, RefusalReason, Report, Task};
+use crate::sandbox::{Finished, InputSource, Outcome, Sandbox};
+use nix::sys::statvfs::statvfs;
+use std::fs::{self, File};
+use std::future::pending;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest time of a child that works on a few tiny pictures.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Free bytes that a scratch folder should have for every child that may run at once: the largest chunk, twenty seconds of
+/// a whole ladder, stays well under it.
+const LEAST_SCRATCH_BYTES_A_SLOT: u64 = 1_000_000_000;
+/// The encoders by the names of people and of libavcodec, and a preset that needs each.
+const ENCODERS: [(&str, &str, &str); 3] =
+    [("x265", "libx265", "h265"), ("x264", "libx264", "h264"), ("SVT-AV1", "libsvtav1", "av1")];
+/// The test pictures; SVT-AV1 takes nothing smaller than 64 x 64.
+const WIDTH: usize = 160;
+const HEIGHT: usize = 96;
+const FRAMES: usize = 10;
+
+/// FFmpeg's libraries: one line, or one for each that does not fit.
+pub(super) fn library_findings() -> Vec<Finding> {
+    let all = libraries();
+    let version = |numbers: [u32; 3]| numbers.map(|n| n.to_string()).join(".");
+    let unfit = all.iter().filter(|library| !library.fits()).map(|library| {
+        let found = format!("{} is loaded, but this program was built for {}", version(library.loaded), version(library.built));
+        Finding::wrong(library.name, found, "install the FFmpeg it was built with, or build narrows on this machine (make build)")
+    });
+    let unfit: Vec<Finding> = unfit.collect();
+    if !unfit.is_empty() {
+        return unfit;
+    }
+    let versions: Vec<String> = all.iter().map(|library| format!("{} {}", library.name, version(library.loaded))).collect();
+    vec![Finding::ok("libraries", format!("FFmpeg {}: {}", release(), versions.join(", ")))]
+}
+
+/// Free space where the children's folders are to be.
+pub(super) fn scratch_finding(folder: &Path, slots: usize) -> Finding {
+    const CHECK: &str = "scratch";
+    let name = folder.display();
+    // A folder that is not there yet will be on the file system of the nearest one that is.
+    let there = folder.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let space = match statvfs(there) {
+        Ok(space) => space,
+        Err(errno) => return Finding::wrong(CHECK, format!("{name}: {errno}"), "name a folder that this user can reach"),
+    };
+    let free = space.blocks_available().saturating_mul(space.fragment_size());
+    let wanted = LEAST_SCRATCH_BYTES_A_SLOT.saturating_mul(slots as u64);
+    let found = format!("{name}: {} free, {} wanted for {slots} slots", size(free), size(wanted));
+    if let Err(error) = Scratch::new(there, "space") {
+        return Finding::wrong(CHECK, format!("{name}: cannot be written: {error}"), "give this user the right to write there");
+    }
+    if free < wanted {
+        return Finding::wrong(CHECK, found, "free space, choose another file system, or set fewer worker.slots");
+    }
+    Finding::ok(CHECK, found)
+}
+
+/// Makes the children that are looked at.
+pub(super) struct Bench {
+    sandbox: Sandbox,
+    limits: Limits,
+    home: Scratch,
+}
+
+impl Bench {
+    /// A folder of its own with the test pictures in it.
+    ///
+    /// # Errors
+    /// It cannot be made in `scratch`.
+    pub fn new(sandbox: Sandbox, limits: Limits, scratch: &Path) -> io::Result<Self> {
+        let sandbox = Sandbox { deadline: PATIENCE, stall: PATIENCE, ..sandbox };
+        let bench = Self { sandbox, limits, home: Scratch::new(scratch, "doctor")? };
+        fs::write(bench.source(), pictures())?;
+        Ok(bench)
+    }
+
+    fn source(&self) -> PathBuf {
+        self.home.path().join("source.y4m")
+    }
+
+    async fn run(&self, task: Task) -> Result<Finished, String> {
+        let scratch = self.home.path().join(task.kind());
+        let made = fs::create_dir_all(&scratch).and_then(|()| File::open(self.source()));
+        let source = made.map_err(|e| e.to_string())?;
+        let inputs = vec![InputSource::File(Arc::new(source))];
+        Ok(self.sandbox.run(task, inputs, self.limits.clone(), &scratch, &mut |_| {}, pending()).await)
+    }
+
+    /// Has a child look at the pictures: how tight its jail is, and what it saw.
+    pub async fn jail(&self) -> (Finding, Option<Probe>) {
+        const CHECK: &str = "jail";
+        let finished = match self.run(Task::Probe).await {
+            Ok(finished) => finished,
+            Err(why) => return (Finding::wrong(CHECK, why, "make the scratch folder writable"), None),
+        };
+        let level = finished.jail;
+        match (finished.outcome, level) {
+            (Outcome::Done(report), Some(level)) => match *report {
+                Report::Probe(probe) => (Finding::ok(CHECK, in_words(level)), Some(probe)),
+                _ => (Finding::wrong(CHECK, "the child gave another report than it was asked for", REPORT_IT), None),
+            },
+            (Outcome::Refused(refusal), None) if refusal.reason == RefusalReason::Jail => {
+                let fix = "let containers use Landlock and seccomp (Linux 5.13 or later), or lower sandbox.minimum_jail";
+                (Finding::wrong(CHECK, refusal.message, fix), None)
+            }
+            (outcome, _) => {
+                let last_words = finished.stderr_tail.trim().replace('\n', " ");
+                (Finding::wrong(CHECK, format!("a child ended unhappily: {outcome}. {last_words}"), REPORT_IT), None)
+            }
+        }
+    }
+
+    /// Has a child encode the pictures with each encoder.
+    pub async fn encoders(&self, probe: &Probe) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (name, library, preset) in ENCODERS {
+            findings.push(self.encoder(name, library, preset, probe).await);
+        }
+        findings
+    }
+
+    async fn encoder(&self, name: &str, library: &str, preset: &str, probe: &Probe) -> Finding {
+        let check = format!("encoder {name}");
+        if !has_encoder(library) {
+            let found = format!("this libavcodec has no {library}; preset {preset} cannot be made");
+            return Finding::wrong(check, found, format!("install an FFmpeg that was built with {library}, such as Debian's"));
+        }
+        let task = match task(preset, probe) {
+            Ok(task) => task,
+            Err(why) => return Finding::wrong(check, why, REPORT_IT),
+        };
+        match self.run(task).await {
+            Ok(Finished { outcome: Outcome::Done(_), wall, .. }) => {
+                Finding::ok(check, format!("{library}, {FRAMES} frames in the jail in {:.2} s", wall.as_secs_f64()))
+            }
+            Ok(Finished { outcome, stderr_tail, .. }) => {
+                let last_words = stderr_tail.trim().replace('\n', " ");
+                Finding::wrong(check, format!("{library}: {outcome}. {last_words}"), REPORT_IT)
+            }
+            Err(why) => Finding::wrong(check, why, "make the scratch folder writable"),
+        }
+    }
+}
+
+const REPORT_IT: &str = "report it with this line, NARROWS_LOG__LEVEL=debug and the version of this machine's kernel";
+
+fn task(preset: &str, probe: &Probe) -> Result<Task, String> {
+    let document = serde_json::json!({ "input": { "uri": "doctor" }, "output": { "uri": "doctor" }, "preset": preset });
+    let job = Job::parse(document.to_string().as_bytes()).map_err(|e| e.to_string())?;
+    let preset = Preset::built_in(preset, &job.set).map_err(|e| e.to_string())?;
+    let plan = plan::make(&job, probe, &preset).map_err(|e| e.to_string())?;
+    Ok(Task::Encode(Box::new(plan::encode_task(&plan, probe, 0, 1))))
+}
+
+fn in_words(level: JailLevel) -> &'static str {
+    match level {
+        JailLevel::Full => "full: Landlock and the system-call filter",
+        JailLevel::Seccomp => "seccomp: the system-call filter, with the scratch folder as root; this kernel has no Landlock",
+        JailLevel::Limits => "limits only: a child can open what this user can; the configuration allows it",
+    }
+}
+
+/// Uncompressed 4:2:0 pictures of a moving slope, as YUV4MPEG2, which needs no encoder to be made.
+fn pictures() -> Vec<u8> {
+    let mut file = format!("YUV4MPEG2 W{WIDTH} H{HEIGHT} F25:1 Ip A1:1 C420jpeg\n").into_bytes();
+    for frame in 0..FRAMES {
+        file.extend_from_slice(b"FRAME\n");
+        let luma = (0..HEIGHT).flat_map(|y| (0..WIDTH).map(move |x| (x + 2 * y + 3 * frame) as u8));
+        file.extend(luma);
+        file.resize(file.len() + WIDTH * HEIGHT / 2, 128);
+    }
+    file
+}

@@ -1,0 +1,118 @@
+//! The HTTP API: what a tenant may ask of the fleet, and an operator.
+//!
+//! Every request passes the same way: a limit on how many there are, a limit on its time, who asks, then its route. Every
+//! error is a problem document (RFC 9457) that names the field. The contract is `openapi.json`, compiled in; a test holds
+//! routes and answers against it.
+
+mod auth;
+mod events;
+mod fleet;
+mod health;
+mod jobs;
+mod live;
+mod problem;
+mod query;
+mod serve;
+
+pub use auth::Operator;
+pub(super) use auth::has_credentials;
+pub(super) use live::Hub;
+pub(super) use serve::serve;
+
+use super::{CoordinatorSettings, Fleet};
+use crate::job::MAX_DOCUMENT_BYTES;
+use crate::shutdown::Stop;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use problem::Problem;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// The contract (OpenAPI 3.1).
+pub const OPENAPI: &str = include_str!("api/openapi.json");
+/// Bytes of a body that are read beyond the longest document, so that one that is too long can be told so.
+const BODY_MARGIN: usize = 1024;
+
+/// What every request works with. Clones share it all.
+#[derive(Clone)]
+pub(super) struct Api {
+    pub fleet: Fleet,
+    pub settings: Arc<CoordinatorSettings>,
+    pub operator: Option<Arc<Operator>>,
+    pub hub: Hub,
+    /// Ends event streams.
+    pub stop: Stop,
+    requests: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+}
+
+impl Api {
+    pub fn new(fleet: Fleet, settings: &CoordinatorSettings, operator: Option<Operator>, hub: Hub, stop: Stop) -> Self {
+        Self {
+            fleet,
+            settings: Arc::new(settings.clone()),
+            operator: operator.map(Arc::new),
+            hub,
+            stop,
+            requests: Arc::new(Semaphore::new(settings.max_requests)),
+            streams: Arc::new(Semaphore::new(settings.max_streams)),
+        }
+    }
+}
+
+/// Every path and what answers it; `openapi.json` has the same.
+fn routes() -> [(&'static str, MethodRouter<Api>); 12] {
+    [
+        ("/v1/jobs", post(jobs::submit).get(jobs::list)),
+        ("/v1/jobs/{id}", get(jobs::show).delete(jobs::purge)),
+        ("/v1/jobs/{id}/events", get(events::events)),
+        ("/v1/jobs/{id}/cancel", post(jobs::cancel)),
+        ("/v1/jobs/{id}/replay", post(jobs::replay)),
+        ("/v1/usage", get(fleet::usage)),
+        ("/v1/tenants/{id}", get(fleet::tenant)),
+        ("/v1/tenants/{id}/freeze", post(fleet::freeze)),
+        ("/v1/tenants/{id}/unfreeze", post(fleet::unfreeze)),
+        ("/healthz", get(health::alive)),
+        ("/readyz", get(health::ready)),
+        ("/openapi.json", get(contract)),
+    ]
+}
+
+/// The API as a service.
+pub(super) fn router(api: Api) -> Router {
+    let routes = routes().into_iter().fold(Router::new(), |router, (path, answer)| router.route(path, answer));
+    routes
+        .fallback(async || Problem::no_route())
+        .method_not_allowed_fallback(async || Problem::wrong_method())
+        .layer(DefaultBodyLimit::max(MAX_DOCUMENT_BYTES + BODY_MARGIN))
+        .layer(middleware::from_fn_with_state(api.clone(), auth::identify))
+        .layer(middleware::from_fn_with_state(api.clone(), limit))
+        .with_state(api)
+}
+
+/// Not too many at once, and none for ever.
+async fn limit(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_string();
+    let answer = async {
+        let Ok(_permit) = api.requests.try_acquire() else { return Problem::busy("too many requests at once").into_response() };
+        match tokio::time::timeout(api.settings.request_timeout(), next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Problem::too_slow().into_response(),
+        }
+    };
+    let mut response = problem::locate(answer.await, &path);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn contract() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! What the operations on a fleet work with.
+
+use crate::broker::{Broker, BrokerError, Queue};
+use crate::callback::CallbackSettings;
+use crate::event::{Event, Fact};
+use crate::job::JobId;
+use crate::part::accepted::Accepted;
+use crate::part::scratch::ScratchFolder;
+use crate::part::{Children, Mode, PartError, Settings, StopFuture, Tools, usage};
+use crate::sandbox::protocol::{Limits, Task};
+use crate::sandbox::{Finished, InputSource};
+use crate::store::Stores;
+use crate::tenant::Tenants;
+use crate::usage::Usage;
+use async_trait::async_trait;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A fleet as it is seen by who runs no parts. Clones share it all.
+#[derive(Clone)]
+pub struct Fleet {
+    pub broker: Arc<dyn Broker>,
+    pub stores: Stores,
+    pub tenants: Arc<Tenants>,
+    /// Where callbacks may go.
+    pub callbacks: Arc<CallbackSettings>,
+    /// Parts of one job that are published and not done.
+    pub window: u32,
+}
+
+impl Fleet {
+    /// Publishes a fact, confirmed.
+    pub(super) async fn tell(&self, job: &JobId, tenant: &str, at_ms: u64, fact: Fact) -> Result<(), BrokerError> {
+        let event = Event::new(job.clone(), tenant.into(), at_ms, fact);
+        let body = serde_json::to_vec(&event).expect("an event is plain data");
+        self.broker.publish(Queue::events_of(job.as_str()), body).await
+    }
+
+    /// The tools by which workers accept and measure jobs. There is nobody to run a child with them.
+    pub(super) fn tools(&self) -> Tools {
+        let limits = Limits {
+            max_pixels: 0,
+            max_streams: 0,
+            max_duration_s: 0,
+            max_frames: 0,
+            memory_bytes: 0,
+            scratch_bytes: 0,
+            cpu_s: 0,
+        };
+        let scratch = ScratchFolder::unlimited(PathBuf::new());
+        let settings = Settings { mode: Mode::Fleet, limits, scratch, threads_per_slot: 1, ranges: true, window: self.window };
+        let mut tools = Tools::new(self.broker.clone(), self.stores.clone(), Arc::new(NoChildren), settings);
+        tools.tenants = self.tenants.clone();
+        tools.with_callbacks((*self.callbacks).clone())
+    }
+
+    /// What a job used up to now.
+    pub(super) async fn measure(&self, accepted: &Accepted) -> Result<Usage, PartError> {
+        usage::measure(&self.tools(), accepted).await
+    }
+}
+
+/// A coordinator touches no media.
+struct NoChildren;
+
+#[async_trait]
+impl Children for NoChildren {
+    async fn run(
+        &self,
+        _: Task,
+        _: Vec<InputSource>,
+        _: &Limits,
+        _: &Path,
+        _: &mut (dyn FnMut(u64) + Send),
+        _: StopFuture,
+    ) -> Finished {
+        unreachable!("a coordinator is never given a part")
+    }
+}

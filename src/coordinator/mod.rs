@@ -1,0 +1,36 @@
+//! The coordinator: turns what workers tell into what customers see, and answers their questions.
+//!
+//! Thin, and any number of them: the broker gives each partition of events to one at a time, and whoever has it writes
+//! the state, the numbered events and the bill of its jobs ([`project`]), looks after jobs that nobody tells of
+//! ([`sweep`]), and says that callbacks are due. Every one of them answers HTTP ([`api`]).
+//!
+//! It holds no state of its own. That the broker knows one consumer at a time is no fence: a coordinator may be paused,
+//! and wake up with a write in hand. So every write is one that another coordinator would have written the same.
+
+pub mod api;
+mod endpoints;
+mod fleet;
+pub mod ops;
+mod project;
+mod run;
+pub mod settings;
+mod sweep;
+mod write;
+
+#[cfg(test)]
+mod failpoints;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;
+
+pub use fleet::Fleet;
+pub use run::{Coordinator, CoordinatorError};
+pub use settings::CoordinatorSettings;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,165 @@
+//! One partition of the events: batches off the queue, each job's facts in their order, written, then acknowledged.
+
+use super::settings::CoordinatorSettings;
+use super::sweep::{Sweeper, Tick};
+use super::write::{Writer, Written};
+use super::{Fleet, now_ms};
+use crate::broker::{BrokerError, Consumer, Delivery, Queue};
+use crate::event::{Event, Fact};
+use crate::job::JobId;
+use crate::shutdown::Stop;
+use futures::{StreamExt, stream};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Jobs of one batch that are written at once.
+const JOBS_AT_ONCE: usize = 8;
+/// Wait before facts that could not be taken in are tried again; it doubles up to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Takes in the events of one partition for as long as the broker gives them to this coordinator.
+pub(super) struct Partition {
+    fleet: Fleet,
+    settings: CoordinatorSettings,
+    consumer: Box<dyn Consumer>,
+    sweeper: Sweeper,
+}
+
+/// A delivery as it was understood.
+enum Order {
+    Fact(Box<Event>),
+    Sweep,
+}
+
+/// Facts of one job, in the order in which they came, with their deliveries.
+#[derive(Default)]
+struct Facts {
+    events: Vec<Event>,
+    deliveries: Vec<Delivery>,
+    is_repeated: bool,
+}
+
+impl Partition {
+    pub async fn new(fleet: Fleet, settings: CoordinatorSettings, number: u8) -> Result<Self, BrokerError> {
+        let consumer = fleet.broker.consume(Queue::Events(number), settings.batch_events).await?;
+        let sweeper = Sweeper::new(fleet.clone(), &settings, number);
+        Ok(Self { fleet, settings, consumer, sweeper })
+    }
+
+    /// Works until asked to stop. What is in hand then goes back into the queue.
+    ///
+    /// # Errors
+    /// The broker is gone for good, or refuses.
+    pub async fn run(mut self, mut stop: Stop) -> Result<(), BrokerError> {
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = stop.requested() => return Ok(()),
+                batch = batch(&mut *self.consumer, &self.settings) => batch?,
+            };
+            let asked = stop.clone();
+            tokio::select! {
+                biased;
+                () = stop.at_once() => return Ok(()),
+                () = self.handle(batch, asked) => {}
+            }
+        }
+    }
+
+    async fn handle(&mut self, batch: Vec<Delivery>, stop: Stop) {
+        let (mut jobs, mut ticks) = (BTreeMap::<JobId, Facts>::new(), Vec::new());
+        for delivery in batch {
+            match order(&delivery.body) {
+                Ok(Order::Fact(event)) => {
+                    let facts = jobs.entry(event.job.clone()).or_default();
+                    facts.is_repeated |= delivery.redelivered;
+                    facts.events.push(*event);
+                    facts.deliveries.push(delivery);
+                }
+                Ok(Order::Sweep) => ticks.push(delivery),
+                Err(reason) => {
+                    tracing::warn!(queue = %delivery.queue, reason, "a message that is no event");
+                    settled(delivery.reject(reason).await);
+                }
+            }
+        }
+        let fleet = &self.fleet;
+        let taken = jobs.into_iter().map(|(job, facts)| take(fleet, job, facts, stop.clone()));
+        let mut taken = stream::iter(taken).buffer_unordered(JOBS_AT_ONCE);
+        while let Some((job, written)) = taken.next().await {
+            if let Some(projection) = written.and_then(|w| w.projection) {
+                self.sweeper.heard_of(&job, &projection);
+            }
+        }
+        drop(taken);
+        if !ticks.is_empty() {
+            let mut asked = stop;
+            tokio::select! {
+                () = asked.requested() => return,
+                () = self.sweeper.sweep(now_ms()) => {}
+            }
+            for tick in ticks {
+                settled(tick.ack().await);
+            }
+        }
+    }
+}
+
+/// Takes in facts of one job, again and again until it works: nothing after them could be taken in before. Asked to
+/// stop, it leaves them to another coordinator.
+async fn take(fleet: &Fleet, job: JobId, facts: Facts, mut stop: Stop) -> (JobId, Option<Written>) {
+    let writer = Writer { fleet, job: &job };
+    let (mut wait, mut is_repeated) = (FIRST_WAIT, facts.is_repeated);
+    let written = loop {
+        match writer.take(&facts.events, is_repeated).await {
+            Ok(written) => break written,
+            Err(error) => tracing::warn!(%job, %error, "facts could not be taken in; again"),
+        }
+        // What was done of it is not known.
+        is_repeated = true;
+        tokio::select! {
+            () = stop.requested() => return (job, None),
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
+        }
+    };
+    for delivery in facts.deliveries {
+        settled(delivery.ack().await);
+    }
+    (job, Some(written))
+}
+
+fn settled(result: Result<(), BrokerError>) {
+    if let Err(error) = result {
+        // Whoever gets it next finds everything written.
+        tracing::debug!(%error, "an event was not acknowledged; it will come again");
+    }
+}
+
+/// What is at hand, at least one delivery. Finished parts, of which nobody is told, wait a little for others.
+async fn batch(consumer: &mut dyn Consumer, settings: &CoordinatorSettings) -> Result<Vec<Delivery>, BrokerError> {
+    let mut batch = vec![consumer.next().await?];
+    let until = Instant::now() + settings.linger();
+    let mut is_quiet = is_quiet(&batch[0]);
+    while batch.len() < settings.batch_events {
+        let deadline = if is_quiet { until } else { Instant::now() };
+        let Ok(next) = tokio::time::timeout_at(deadline, consumer.next()).await else { break };
+        let next = next?;
+        is_quiet &= self::is_quiet(&next);
+        batch.push(next);
+    }
+    Ok(batch)
+}
+
+fn is_quiet(delivery: &Delivery) -> bool {
+    matches!(order(&delivery.body), Ok(Order::Fact(event)) if matches!(event.fact, Fact::PartCompleted { .. }))
+}
+
+fn order(body: &[u8]) -> Result<Order, String> {
+    match serde_json::from_slice::<Event>(body) {
+        Ok(event) => Ok(Order::Fact(Box::new(event))),
+        Err(_) if serde_json::from_slice::<Tick>(body).is_ok() => Ok(Order::Sweep),
+        Err(e) => Err(e.to_string()),
+    }
+}

@@ -1,0 +1,129 @@
+//! The coordinator as a process: its partitions, its ticks, its API and its callbacks, side by side until asked to stop.
+
+use super::api::{self, Api, Hub, Operator};
+use super::project::Partition;
+use super::settings::CoordinatorSettings;
+use super::sweep::Tick;
+use super::{Fleet, now_ms};
+use crate::broker::{Broker, BrokerError, EVENT_PARTITIONS, Queue};
+use crate::callback;
+use crate::shutdown::Stop;
+use rand::Rng;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// A partition with more events waiting than this has no use for a tick.
+const BUSY_PARTITION: u64 = 256;
+
+/// Everything one coordinator does.
+pub struct Coordinator {
+    pub fleet: Fleet,
+    pub settings: CoordinatorSettings,
+    /// Delivers callbacks.
+    pub callbacks: callback::run::Tools,
+    pub operator: Option<Operator>,
+}
+
+/// Why a coordinator ended that nobody asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    #[error("{0}")]
+    Broker(#[from] BrokerError),
+    #[error("coordinator.listen: {0}")]
+    Listen(String),
+    #[error("a part of the coordinator ended in a panic: {0}")]
+    Panic(String),
+}
+
+impl Coordinator {
+    /// Takes the address that requests come to. Apart from [`Coordinator::run`], so that a port chosen by the operating
+    /// system is known before anything is answered.
+    ///
+    /// # Errors
+    /// Somebody else has it, or it is reachable from elsewhere and nobody has an access key.
+    pub async fn listen(&self) -> Result<TcpListener, CoordinatorError> {
+        let address = self.settings.listen;
+        if !address.ip().to_canonical().is_loopback() && !api::has_credentials(&self.fleet.tenants, self.operator.as_ref()) {
+            let reason = format!(
+                "{address} can be reached from elsewhere, and no tenant has an access key; configure one, or listen on 127.0.0.1"
+            );
+            return Err(CoordinatorError::Listen(reason));
+        }
+        TcpListener::bind(address).await.map_err(|e| CoordinatorError::Listen(format!("{address}: {e}")))
+    }
+
+    /// Works until asked to stop. What is in hand is then finished; asked a second time, it is dropped.
+    ///
+    /// # Errors
+    /// The broker is gone for good, or refuses.
+    pub async fn run(self, listener: TcpListener, mut stop: Stop) -> Result<(), CoordinatorError> {
+        let Self { fleet, settings, callbacks, operator } = self;
+        let mut parts: JoinSet<Result<(), BrokerError>> = JoinSet::new();
+        for number in 0..EVENT_PARTITIONS {
+            let partition = Partition::new(fleet.clone(), settings.clone(), number).await?;
+            parts.spawn(partition.run(stop.clone()));
+        }
+        parts.spawn(callback::run::all(callbacks, stop.clone()));
+        let hub = Hub::new();
+        let (listening, broker) = (hub.clone(), fleet.broker.clone());
+        let (hub_stop, tick_stop, api_stop) = (stop.clone(), stop.clone(), stop.clone());
+        parts.spawn(async move {
+            listening.run(broker, hub_stop).await;
+            Ok(())
+        });
+        let (broker, every) = (fleet.broker.clone(), settings.sweep_every());
+        parts.spawn(async move {
+            tick(&*broker, every, tick_stop).await;
+            Ok(())
+        });
+        let router = api::router(Api::new(fleet, &settings, operator, hub, stop.clone()));
+        parts.spawn(async move {
+            api::serve(listener, router, settings, api_stop).await;
+            Ok(())
+        });
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.at_once() => return Ok(()),
+                ended = parts.join_next() => match ended {
+                    None => return Ok(()),
+                    Some(Ok(Ok(()))) => {}
+                    Some(Ok(Err(error))) => return Err(error.into()),
+                    Some(Err(error)) => return Err(CoordinatorError::Panic(error.to_string())),
+                },
+            }
+        }
+    }
+}
+
+/// Has every partition looked through now and then, by whoever has it.
+async fn tick(broker: &dyn Broker, every: Duration, mut stop: Stop) {
+    loop {
+        // Apart from the other coordinators: together they would all tick at once.
+        let wait = every.mul_f64(rand::rng().random_range(0.5..1.0));
+        tokio::select! {
+            () = stop.requested() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+        let all = async {
+            for number in 0..EVENT_PARTITIONS {
+                if let Err(error) = tick_one(broker, Queue::Events(number)).await {
+                    tracing::debug!(number, %error, "a partition was not asked to look after its jobs");
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.requested() => return,
+            () = all => {}
+        }
+    }
+}
+
+async fn tick_one(broker: &dyn Broker, queue: Queue) -> Result<(), BrokerError> {
+    if broker.depth(queue).await? > BUSY_PARTITION {
+        return Ok(());
+    }
+    let body = serde_json::to_vec(&Tick { tick: now_ms() }).expect("a tick is plain data");
+    broker.publish(queue, body).await
+}

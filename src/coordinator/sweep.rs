@@ -1,0 +1,251 @@
+//! Looking after jobs that nobody tells of: now and then, in the order of the events, by whoever has the partition.
+//!
+//! A message is lost only together with whoever had it, and then the broker gives it out again. What is left for the
+//! sweep is what should not be: a part that was never asked for, an end that was written and not told, a state that a
+//! paused coordinator wrote over a newer one. All of it is found by looking, and put right by asking again.
+
+use super::settings::CoordinatorSettings;
+use super::write::{WriteError, Writer};
+use super::{Fleet, now_ms};
+use crate::broker::{Class, Queue};
+use crate::event::{Fact, Projection, State, rfc3339, tenant_stream};
+use crate::job::{JobId, Lane};
+use crate::part::accepted::Accepted;
+use crate::part::finish::JobResult;
+use crate::part::{PartMessage, REPORT_PATH};
+use crate::plan::Plan;
+use crate::plan::marker::PartId;
+use crate::reconcile::{Step, reconcile};
+use crate::store::key::Key;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
+
+/// Open jobs listed by one request.
+const OPEN_AT_A_TIME: usize = 1000;
+/// Jobs of one partition whose waits are remembered; of more than that, some are looked at in every sweep.
+const MOST_WATCHED: usize = 16_384;
+/// The wait of a job that stays silent doubles so many times.
+const MOST_DOUBLINGS: u32 = 8;
+/// Parts that may wait in a lane, while a silent job is thought to wait among them.
+const BUSY_LANE: u64 = 1;
+/// So many doublings on, a job is asked for again however long its lane is.
+const PATIENCE: u32 = 3;
+/// Jobs of one tenant that are started in one sweep.
+const MOST_STARTED: usize = 100;
+
+/// A message on a partition of events: look after its jobs now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tick {
+    /// Milliseconds since 1970.
+    pub tick: u64,
+}
+
+/// What is remembered of an open job.
+struct Watched {
+    /// When it was told of last.
+    updated_ms: u64,
+    /// How often it was asked for again since.
+    asked: u32,
+    due_ms: u64,
+}
+
+/// Looks after the open jobs of one partition.
+pub(super) struct Sweeper {
+    fleet: Fleet,
+    partition: u8,
+    stall_ms: u64,
+    settle_ms: u64,
+    /// Sweeps are at least so far apart: every coordinator sends ticks.
+    apart_ms: u64,
+    last_ms: u64,
+    watched: HashMap<JobId, Watched>,
+}
+
+impl Sweeper {
+    pub fn new(fleet: Fleet, settings: &CoordinatorSettings, partition: u8) -> Self {
+        Self {
+            fleet,
+            partition,
+            stall_ms: settings.stall_after_s * 1000,
+            settle_ms: settings.settle_after_s * 1000,
+            apart_ms: settings.sweep_every_s * 500,
+            last_ms: 0,
+            watched: HashMap::new(),
+        }
+    }
+
+    /// Facts of a job came in.
+    pub fn heard_of(&mut self, job: &JobId, projection: &Projection) {
+        if let Some(watched) = self.watched.get_mut(job) {
+            (watched.updated_ms, watched.asked) = (projection.updated_ms, 0);
+            watched.due_ms = now_ms() + if projection.is_terminal() { self.settle_ms } else { self.stall_ms };
+        }
+    }
+
+    /// Looks at every open job of the partition that is due. What cannot be done now is done by a later sweep.
+    pub async fn sweep(&mut self, now_ms: u64) {
+        if now_ms < self.last_ms.saturating_add(self.apart_ms) {
+            return;
+        }
+        self.last_ms = now_ms;
+        if let Err(error) = self.open_jobs(now_ms).await {
+            tracing::warn!(partition = self.partition, %error, "open jobs could not be looked through");
+        }
+        let tenants = self.fleet.tenants.clone();
+        for tenant in tenants.iter().filter(|tenant| self.is_ours(&tenant_stream(&tenant.name))) {
+            let Some(most) = tenant.quota.active_jobs else { continue };
+            if let Err(error) = self.start_waiting(&tenant.name, most as usize).await {
+                tracing::warn!(tenant = tenant.name, %error, "waiting jobs could not be started");
+            }
+        }
+    }
+
+    fn is_ours(&self, job: &JobId) -> bool {
+        Queue::events_of(job.as_str()) == Queue::Events(self.partition)
+    }
+
+    async fn open_jobs(&mut self, now_ms: u64) -> Result<(), WriteError> {
+        let (folder, mut after, mut seen) = (Key::open_folder(None), None, BTreeSet::new());
+        loop {
+            let page = self.fleet.stores.work().list_after(&folder, after.as_deref(), OPEN_AT_A_TIME).await?;
+            let is_last = page.len() < OPEN_AT_A_TIME;
+            after = page.last().cloned();
+            let open: Vec<_> = page.iter().filter_map(|path| Key::of_open(path)).filter(|(_, job)| self.is_ours(job)).collect();
+            for (tenant, job) in open {
+                if self.watched.get(&job).is_none_or(|watched| watched.due_ms <= now_ms)
+                    && let Err(error) = self.visit(&tenant, &job, now_ms).await
+                {
+                    tracing::warn!(%job, %error, "an open job could not be looked after");
+                }
+                seen.insert(job);
+            }
+            if is_last {
+                break;
+            }
+        }
+        self.watched.retain(|job, _| seen.contains(job));
+        Ok(())
+    }
+
+    /// One open job that is due, or that is seen for the first time.
+    async fn visit(&mut self, tenant: &str, job: &JobId, now_ms: u64) -> Result<(), WriteError> {
+        let writer = Writer { fleet: &self.fleet, job };
+        let projection = writer.repair().await?;
+        let accepted = self.fleet.stores.work().get_json::<Accepted>(&Key::job(job)).await?;
+        let Some(accepted) = accepted else {
+            // Purged; nothing is left of it but this.
+            return Ok(self.fleet.stores.work().delete(&Key::open(tenant, job)).await?);
+        };
+        let projection = projection.unwrap_or_else(|| Projection::new(job.clone(), tenant.into()));
+        if projection.is_terminal() {
+            let ended = projection.status.ended_at.as_deref().and_then(rfc3339::parse).unwrap_or(projection.updated_ms);
+            let settled = ended.saturating_add(self.settle_ms);
+            if settled > now_ms {
+                self.watch(job, &projection, settled);
+                return Ok(());
+            }
+            self.watched.remove(job);
+            return Ok(self.fleet.stores.work().delete(&Key::open(tenant, job)).await?);
+        }
+        let known = self.watched.get(job);
+        let is_silent = known.is_some_and(|watched| watched.updated_ms == projection.updated_ms);
+        if !is_silent {
+            // By our own clock from now on, unless the teller's says that it is late already.
+            let due = projection.updated_ms.saturating_add(self.stall_ms).clamp(now_ms, now_ms + self.stall_ms);
+            self.watch(job, &projection, due);
+            return Ok(());
+        }
+        let asked = known.map_or(0, |watched| watched.asked);
+        self.ask_again(&accepted, &projection, asked).await?;
+        if let Some(watched) = self.watched.get_mut(job) {
+            watched.asked = asked + 1;
+            watched.due_ms = now_ms + self.stall_ms * (1 << watched.asked.min(MOST_DOUBLINGS));
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, job: &JobId, projection: &Projection, due_ms: u64) {
+        if self.watched.len() < MOST_WATCHED || self.watched.contains_key(job) {
+            self.watched.insert(job.clone(), Watched { updated_ms: projection.updated_ms, asked: 0, due_ms });
+        }
+    }
+
+    /// A job of which nothing was heard: whatever should be out is asked for once more.
+    async fn ask_again(&self, accepted: &Accepted, projection: &Projection, asked: u32) -> Result<(), WriteError> {
+        let (job, work) = (&accepted.id, self.fleet.stores.work());
+        if let Some(result) = work.get_json::<JobResult>(&Key::result(job)).await? {
+            tracing::info!(%job, "its end was written and not told");
+            return self.propose(accepted, result).await;
+        }
+        if work.size(&Key::cancel(job)).await?.is_some() {
+            return self.propose(accepted, JobResult::Canceled).await;
+        }
+        if projection.status.state == Some(State::Accepted) && self.has_limit(&accepted.job.tenant) {
+            // It waits for its turn.
+            return Ok(());
+        }
+        let lane = accepted.job.lane;
+        if asked < PATIENCE && self.fleet.broker.depth(Queue::Work(Class::Cpu, lane)).await? >= BUSY_LANE {
+            return Ok(());
+        }
+        let plan = work.get_json::<Plan>(&Key::plan(job)).await?;
+        let paths = work.list(&Key::markers(job)).await?;
+        let done: BTreeSet<PartId> = paths.iter().filter_map(|path| Key::part_of_marker(job, path)).collect();
+        let parts = match reconcile(plan.as_ref(), &done, None, self.fleet.window) {
+            Step::Publish(parts) => parts,
+            // Its worker finds the marker, and goes on from there.
+            Step::Finish => vec![PartId::Package],
+            Step::Wait => Vec::new(),
+        };
+        tracing::info!(%job, parts = parts.len(), "nothing was heard of it; its parts are asked for again");
+        self.publish(job, lane, &parts).await
+    }
+
+    fn has_limit(&self, tenant: &str) -> bool {
+        self.fleet.tenants.get(tenant).is_some_and(|tenant| tenant.quota.active_jobs.is_some())
+    }
+
+    async fn publish(&self, job: &JobId, lane: Lane, parts: &[PartId]) -> Result<(), WriteError> {
+        for part in parts {
+            let message = PartMessage { job: job.clone(), part: *part };
+            let body = serde_json::to_vec(&message).expect("a part message is plain data");
+            self.fleet.broker.publish(Queue::Work(Class::Cpu, lane), body).await?;
+        }
+        Ok(())
+    }
+
+    async fn propose(&self, accepted: &Accepted, result: JobResult) -> Result<(), WriteError> {
+        let usage = self.fleet.measure(accepted).await?;
+        let fact = match result {
+            JobResult::Completed { .. } => Fact::JobCompleted { report: REPORT_PATH.into(), usage },
+            JobResult::Failed { failure } => Fact::JobFailed { failure, usage },
+            JobResult::Canceled => Fact::JobCanceled { usage },
+        };
+        Ok(self.fleet.tell(&accepted.id, &accepted.job.tenant, now_ms(), fact).await?)
+    }
+
+    /// Starts jobs of a tenant that wait for others to end, the oldest first.
+    async fn start_waiting(&self, tenant: &str, most_active: usize) -> Result<(), WriteError> {
+        let work = self.fleet.stores.work();
+        let paths = work.list(&Key::open_folder(Some(tenant))).await?;
+        if work.size(&Key::frozen(tenant)).await?.is_some() {
+            return Ok(());
+        }
+        let (mut active, mut waiting) = (0, Vec::new());
+        for (_, job) in paths.iter().filter_map(|path| Key::of_open(path)) {
+            let Some(projection) = work.get_json::<Projection>(&Key::status(&job)).await? else { continue };
+            match projection.status.state {
+                Some(State::Accepted) => waiting.push((projection.first_ms, job)),
+                Some(State::Started) => active += 1,
+                _ => {}
+            }
+        }
+        waiting.sort();
+        for (_, job) in waiting.into_iter().take(most_active.saturating_sub(active).min(MOST_STARTED)) {
+            let Some(accepted) = work.get_json::<Accepted>(&Key::job(&job)).await? else { continue };
+            self.publish(&job, accepted.job.lane, &[PartId::Probe]).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! A job as it was accepted: with its preset resolved and its source identified.
+
+use crate::job::{Job, JobError, JobId};
+use crate::plan::preset::Preset;
+use crate::store::SourceIdentity;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Hexadecimal digits of a job id that is derived from the content.
+const DERIVED_ID_DIGITS: usize = 16;
+
+/// `job.json`: a job as it was accepted; nothing of it changes any more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accepted {
+    pub id: JobId,
+    /// Bears that id, whether it came with it or not.
+    pub job: Job,
+    /// The preset with the job's changes.
+    pub preset: Preset,
+    pub source: SourceIdentity,
+    /// When it was accepted first, milliseconds since 1970; 0 in one process, where nobody lists jobs by time.
+    #[serde(default)]
+    pub accepted_ms: u64,
+}
+
+/// The job's preset with the job's changes.
+///
+/// # Errors
+/// The preset is none, or the changes to it are wrong: the path is that of the job's field.
+pub fn preset(job: &Job) -> Result<Preset, JobError> {
+    Preset::built_in(&job.preset, &job.set).map_err(|e| {
+        let path = if e.path == "preset" { e.path } else { format!("set.{}", e.path) };
+        JobError::new(path, e.reason)
+    })
+}
+
+impl Accepted {
+    /// Resolves the preset and, where the job has no id, derives it: the same job, preset and source give the same id.
+    ///
+    /// # Errors
+    /// The preset is none, or the changes to it are wrong.
+    pub fn new(job: Job, source: SourceIdentity) -> Result<Self, JobError> {
+        let preset = preset(&job)?;
+        let id = match &job.id {
+            Some(id) => id.clone(),
+            None => derive(&job, &preset, &source),
+        };
+        let job = Job { id: Some(id.clone()), ..job };
+        Ok(Self { id, job, preset, source, accepted_ms: 0 })
+    }
+
+    /// Is it the same job of the same source, whenever it was accepted?
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self { id, job, preset, source, accepted_ms: _ } = self;
+        (id, job, preset, source) == (&other.id, &other.job, &other.preset, &other.source)
+    }
+}
+
+fn derive(job: &Job, preset: &Preset, source: &SourceIdentity) -> JobId {
+    let content = serde_json::to_vec(&(job, preset, source)).expect("a job is plain data");
+    let digits = hex::encode(Sha256::digest(content));
+    JobId::try_from(digits[..DERIVED_ID_DIGITS].to_string()).expect("hexadecimal digits are a job id")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source() -> SourceIdentity {
+        SourceIdentity { bytes: 5, modified_ms: 7, etag: None }
+    }
+
+    fn job(more: &str) -> Job {
+        Job::parse(format!(r#"{{"input":{{"uri":"a.mp4"}},"output":{{"uri":"out"}}{more}}}"#).as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_same_job_has_the_same_id_and_another_job_another() {
+        let id = |more: &str, source| Accepted::new(job(more), source).unwrap().id;
+        let first = id("", source());
+        assert_eq!(first, id(r#","lane":"normal""#, source()));
+        let accepted = Accepted::new(job(""), source()).unwrap();
+        assert_eq!(Accepted::new(accepted.job.clone(), source()), Ok(accepted), "submitted with its id it is the same");
+        assert_eq!(first.as_str().len(), DERIVED_ID_DIGITS);
+        assert_ne!(first, id("", SourceIdentity { bytes: 6, ..source() }));
+        assert_ne!(first, id("", SourceIdentity { modified_ms: 8, ..source() }));
+        assert_ne!(first, id("", SourceIdentity { etag: Some("\"e\"".into()), ..source() }));
+        assert_ne!(first, id(r#","set":{"packaging.segment_s":6}"#, source()));
+        assert_eq!(id(r#","id":"mine""#, source()).as_str(), "mine");
+    }
+
+    #[test]
+    fn when_a_job_was_accepted_makes_it_no_other() {
+        let first = Accepted::new(job(""), source()).unwrap();
+        let later = Accepted { accepted_ms: 9, ..first.clone() };
+        assert!(first.is_same(&later) && first != later);
+        assert!(!first.is_same(&Accepted::new(job(r#","lane":"low""#), source()).unwrap()));
+    }
+
+    #[test]
+    fn a_wrong_preset_is_named_by_the_field_of_the_job() {
+        let path = |more: &str| Accepted::new(job(more), source()).unwrap_err().path;
+        assert_eq!(path(r#","preset":"h266""#), "preset");
+        assert_eq!(path(r#","set":{"packaging.segments":6}"#), "set.packaging.segments");
+    }
+}

@@ -1,0 +1,203 @@
+//! What every part works with.
+
+use super::accepted::Accepted;
+use super::children::Children;
+use super::error::PartError;
+use super::scratch::ScratchFolder;
+use crate::broker::{Broker, BrokerError, Class, Queue, Topic};
+use crate::callback::CallbackSettings;
+use crate::event::{Event, Fact};
+use crate::job::{JobId, Lane};
+use crate::plan::Plan;
+use crate::plan::marker::PartId;
+use crate::probe::Probe;
+use crate::sandbox::protocol::Limits;
+use crate::shutdown::Stop;
+use crate::store::key::Key;
+use crate::store::{Store, StoreError, Stores};
+use crate::tenant::Tenants;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Jobs whose plan a worker keeps in memory.
+const REMEMBERED_JOBS: usize = 8;
+
+/// The message that asks for a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartMessage {
+    pub job: JobId,
+    pub part: PartId,
+}
+
+/// Who else there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nobody: one process does one job for one person.
+    OneProcess,
+    /// Other workers, coordinators that project what is told, tenants.
+    Fleet,
+}
+
+/// How parts are worked on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub mode: Mode,
+    pub limits: Limits,
+    /// Where every child gets a folder of its own.
+    pub scratch: ScratchFolder,
+    pub threads_per_slot: u32,
+    /// Sources are read by ranges even where they are local files.
+    pub ranges: bool,
+    /// Parts of one job that are published and not done.
+    pub window: u32,
+}
+
+/// What every part works with. Clones share it all.
+#[derive(Clone)]
+pub struct Tools {
+    pub broker: Arc<dyn Broker>,
+    pub stores: Stores,
+    pub children: Arc<dyn Children>,
+    pub tenants: Arc<Tenants>,
+    /// By which a job's endpoints are judged when it is accepted; absent: when they are called.
+    pub callbacks: Option<Arc<CallbackSettings>>,
+    pub settings: Arc<Settings>,
+    planned: Arc<Mutex<VecDeque<Arc<Planned>>>>,
+}
+
+/// A job that has been probed and planned.
+pub struct Planned {
+    pub accepted: Accepted,
+    pub probe: Probe,
+    pub plan: Plan,
+}
+
+impl Planned {
+    pub(super) fn id(&self) -> &JobId {
+        &self.accepted.id
+    }
+}
+
+impl Tools {
+    /// Tools for whoever submits: [`Tools::with_tenants`] says otherwise.
+    pub fn new(broker: Arc<dyn Broker>, stores: Stores, children: Arc<dyn Children>, settings: Settings) -> Self {
+        let tenants = Arc::new(Tenants::open());
+        let (callbacks, settings) = (None, Arc::new(settings));
+        Self { broker, stores, children, tenants, callbacks, settings, planned: Arc::default() }
+    }
+
+    /// Takes jobs of these tenants only, within their quotas.
+    pub fn with_tenants(self, tenants: Tenants) -> Self {
+        Self { tenants: Arc::new(tenants), ..self }
+    }
+
+    /// Takes jobs only whose endpoints may be called.
+    pub fn with_callbacks(self, callbacks: CallbackSettings) -> Self {
+        Self { callbacks: Some(Arc::new(callbacks)), ..self }
+    }
+
+    /// Where the job's customer wants the result.
+    ///
+    /// # Errors
+    /// No configured store answers to its output URI.
+    pub fn output(&self, accepted: &Accepted) -> Result<Store, StoreError> {
+        self.stores.output(&accepted.job.tenant, &accepted.job.output.uri)
+    }
+
+    /// Publishes a fact, confirmed.
+    ///
+    /// # Errors
+    /// The broker did not take it.
+    pub async fn tell(&self, job: &JobId, tenant: &str, fact: Fact) -> Result<(), BrokerError> {
+        let event = Event::new(job.clone(), tenant.into(), now_ms(), fact);
+        let body = serde_json::to_vec(&event).expect("an event is plain data");
+        self.broker.publish(Queue::events_of(job.as_str()), body).await
+    }
+
+    /// Tells whoever looks on how far a part is. May be lost.
+    pub(super) async fn show_progress(&self, job: &JobId, tenant: &str, part: PartId, frames: u64) {
+        let event = Event::new(job.clone(), tenant.into(), now_ms(), Fact::Progress { part, frames });
+        let body = serde_json::to_vec(&event).expect("an event is plain data");
+        if let Err(error) = self.broker.broadcast(Topic::Progress, body).await {
+            tracing::debug!(%job, %part, %error, "progress not shown");
+        }
+    }
+
+    /// Asks for parts.
+    pub(super) async fn publish(&self, job: &JobId, lane: Lane, parts: &[PartId]) -> Result<(), BrokerError> {
+        for part in parts {
+            let message = PartMessage { job: job.clone(), part: *part };
+            let body = serde_json::to_vec(&message).expect("a part message is plain data");
+            self.broker.publish(Queue::Work(Class::Cpu, lane), body).await?;
+        }
+        Ok(())
+    }
+
+    /// The job as it was accepted.
+    pub(super) async fn accepted(&self, job: &JobId) -> Result<Accepted, PartError> {
+        let accepted = self.stores.work().get_json(&Key::job(job)).await?;
+        accepted.ok_or_else(|| PartError::Poison(format!("there is no job {job}")))
+    }
+
+    /// The job with its probe and plan, from memory where it has been asked for before.
+    pub(super) async fn planned(&self, accepted: &Accepted) -> Result<Arc<Planned>, PartError> {
+        let id = &accepted.id;
+        if let Some(known) = self.remembered(|kept| kept.iter().find(|p| p.accepted == *accepted).cloned()) {
+            return Ok(known);
+        }
+        let missing = |what: &str| PartError::Crash(format!("{what} of job {id} is missing"));
+        let probe = self.stores.work().get_json(&Key::probe(id)).await?.ok_or_else(|| missing("the probe"))?;
+        let plan = self.stores.work().get_json(&Key::plan(id)).await?.ok_or_else(|| missing("the plan"))?;
+        let planned = Arc::new(Planned { accepted: accepted.clone(), probe, plan });
+        self.remembered(|kept| {
+            if kept.len() >= REMEMBERED_JOBS {
+                kept.pop_front();
+            }
+            kept.push_back(planned.clone());
+        });
+        Ok(planned)
+    }
+
+    fn remembered<T>(&self, with: impl FnOnce(&mut VecDeque<Arc<Planned>>) -> T) -> T {
+        with(&mut self.planned.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+/// One delivery of a part.
+pub struct Attempt {
+    pub part: PartId,
+    /// From 1: which try of ours, however often the broker had to give the message out for it.
+    pub number: u32,
+    /// The broker gave this message out before: another worker may be at it, or have done it.
+    pub redelivered: bool,
+    /// The right to run a child. Given back when the child has ended: uploading needs no slot.
+    pub permit: Option<OwnedSemaphorePermit>,
+    /// Ends the child and gives the part back.
+    pub stop: Stop,
+    /// What its children used.
+    pub spent: Spent,
+}
+
+/// CPU time of children so far. Clones are of the same attempt: it is known however the attempt ends.
+#[derive(Clone, Debug, Default)]
+pub struct Spent(Arc<AtomicU64>);
+
+impl Spent {
+    pub fn add(&self, cpu: Duration) {
+        self.0.fetch_add(u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub fn total(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,184 @@
+//! `make bench-fleet`: what RabbitMQ and a bucket cost. Figures, no judgement but one: a fleet of one worker may take a
+//! tenth longer than one process with as many slots.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/media.rs"]
+#[allow(dead_code, reason = "other binaries use more of it")]
+mod media;
+#[allow(dead_code, reason = "other binaries use more of it")]
+mod cluster;
+
+use common::store_proxy::Requests;
+use cluster::{ACME, Cluster, PROGRAM, Setup};
+use media::{Clip, Rate};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+const SLOTS: usize = 2;
+/// Wall time of the fleet over that of one process, at most.
+const MOST_OVERHEAD: f64 = 1.10;
+/// Pairs of runs that are compared.
+const PAIRS: usize = 5;
+/// Jobs whose waits are measured.
+const SMALL_JOBS: usize = 100;
+/// Chunks of the long job.
+const LONG: u32 = 5_000;
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+fn main() -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|e| e.to_string())?.block_on(bench())
+}
+
+async fn bench() -> Result<(), String> {
+    let setup = Setup { workers: 1, coordinators: 1, slots: SLOTS, ..Setup::default() };
+    let cluster = Cluster::start(&setup);
+    println!("one worker, {SLOTS} slots; RabbitMQ and Garage on this machine");
+    let ratio = against_one_process(&cluster).await;
+    waits(&cluster).await;
+    long_job(&cluster).await;
+    if ratio > MOST_OVERHEAD {
+        return Err(format!("the fleet takes {ratio:.2} times as long as one process; at most {MOST_OVERHEAD} is allowed"));
+    }
+    Ok(())
+}
+
+fn job(cluster: &Cluster, id: &str, source: &str, set: &Value) -> Value {
+    json!({
+        "id": id, "tenant": ACME.name, "preset": "h264", "set": set,
+        "input": { "uri": source }, "output": { "uri": cluster.uri(&format!("out/{id}/")) },
+    })
+}
+
+async fn run(cluster: &Cluster, job: &Value) -> Duration {
+    let begun = Instant::now();
+    let answer = cluster.post_job(0, ACME, job);
+    assert!(answer.status < 300, "{}", answer.text());
+    let id = job["id"].as_str().expect("it has one");
+    assert_eq!(cluster.ended(id, PATIENCE).await, "completed");
+    begun.elapsed()
+}
+
+/// The same clip, ladder and slots by `narrows transcode` and by the fleet, in turns.
+async fn against_one_process(cluster: &Cluster) -> f64 {
+    let clip = Clip { frames: 3000, width: 640, height: 360, gop: 50, ..Clip::default() }.make();
+    let source = cluster.source("pairs.mp4", &clip).await;
+    let rungs = r#"[{"height":360,"crf":28},{"height":240,"crf":28}]"#;
+    let set = json!({ "video.rungs": serde_json::from_str::<Value>(rungs).expect("rungs"), "video.speed": "medium" });
+    let mut pairs = Vec::new();
+    for n in 0..PAIRS {
+        let alone = transcode(&clip, &cluster.home.join(&format!("alone-{n}")), rungs);
+        let fleet = run(cluster, &job(cluster, &format!("pair-{n}"), &source, &set)).await;
+        pairs.push((alone.as_secs_f64(), fleet.as_secs_f64()));
+    }
+    let median = |mut all: Vec<f64>| {
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    let (alone, fleet) = (median(pairs.iter().map(|p| p.0).collect()), median(pairs.iter().map(|p| p.1).collect()));
+    let ratio = median(pairs.iter().map(|p| p.1 / p.0).collect());
+    println!("two minutes of 360p, two rungs: one process {alone:.2} s, fleet {fleet:.2} s, ratio {ratio:.3} (medians of {PAIRS})");
+    ratio
+}
+
+fn transcode(clip: &Path, out: &Path, rungs: &str) -> Duration {
+    let begun = Instant::now();
+    let mut command = Command::new(PROGRAM);
+    command.arg("transcode").arg(clip).arg("-o").arg(out).args(["--preset", "h264", "--slots", &SLOTS.to_string()]);
+    command.args(["--set", &format!("video.rungs={rungs}"), "--set", "video.speed=medium"]);
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("the program starts");
+    assert!(status.success());
+    begun.elapsed()
+}
+
+/// Chunks of one frame: what a part costs that does next to nothing.
+fn tiny() -> Value {
+    json!({
+        "video.rungs": [{ "height": 54, "crf": 40 }], "video.speed": "ultrafast", "packaging.segment_s": 1,
+        "chunk.grid": "frames", "chunk.frames": 1,
+    })
+}
+
+fn tiny_clip(frames: u32) -> Clip {
+    Clip { frames, rate: Rate::Constant(1, 1), width: 96, height: 54, gop: 1, b_frames: 0, ..Clip::default() }
+}
+
+/// From the publish of a part to its start on an idle worker, and from the last marker to the terminal event.
+async fn waits(cluster: &Cluster) {
+    let source = cluster.source("small.mp4", &tiny_clip(2).make()).await;
+    let (mut starts, mut ends) = (Vec::new(), Vec::new());
+    for n in 0..SMALL_JOBS {
+        let id = format!("small-{n}");
+        run(cluster, &job(cluster, &id, &source, &tiny())).await;
+        let mut at = BTreeMap::new();
+        for path in cluster.work_list(&format!("events/{id}/")).await {
+            let event = cluster.work_json(&path).await.unwrap_or_default();
+            let (text, id) = (event["at"].as_str().unwrap_or_default(), event["id"].as_str().unwrap_or_default());
+            let time = OffsetDateTime::parse(text, &Rfc3339).expect("events say when");
+            at.insert(id.split_once('/').map_or("", |(_, kind)| kind).to_string(), time);
+        }
+        let between = |from: &str, to: &str| (at[to] - at[from]).as_seconds_f64() * 1000.0;
+        starts.push(between("job.accepted", "job.started"));
+        ends.push(between("stage.completed/package", "job.completed"));
+    }
+    for (what, mut all) in [("publish to start", starts), ("last marker to terminal event", ends)] {
+        all.sort_by(f64::total_cmp);
+        let at = |share: f64| all[((all.len() - 1) as f64 * share) as usize];
+        println!("{what}: p50 {:.0} ms, p99 {:.0} ms ({SMALL_JOBS} jobs)", at(0.50), at(0.99));
+    }
+}
+
+/// A job of thousands of parts: parts a second, what each costs the store and the broker, and whether memory grows.
+async fn long_job(cluster: &Cluster) {
+    let source = cluster.source("long.mp4", &tiny_clip(LONG).make()).await;
+    let (before, methods_before) = (requests(cluster), cluster.methods.counts());
+    let begun = Instant::now();
+    let answer = cluster.post_job(0, ACME, &job(cluster, "long", &source, &tiny()));
+    assert!(answer.status < 300, "{}", answer.text());
+    let mut samples = Vec::new();
+    loop {
+        let status = cluster.work_json("jobs/long/status.json").await.unwrap_or_default();
+        samples.push((resident_mb(cluster.workers[0].pid()), resident_mb(cluster.coordinators[0].pid())));
+        match status["status"]["state"].as_str() {
+            Some("completed") => break,
+            Some(end @ ("failed" | "canceled" | "rejected")) => panic!("the long job {end}: {status}"),
+            _ => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+        assert!(begun.elapsed() < PATIENCE, "the long job does not end");
+    }
+    let (took, parts) = (begun.elapsed().as_secs_f64(), f64::from(LONG + 2));
+    println!("{parts} parts in {took:.0} s: {:.1} parts/s", parts / took);
+    let (after, methods) = (requests(cluster), cluster.methods.counts());
+    let each = |count: u64| count as f64 / parts;
+    println!("store requests a part: {:.2}", each(after.total() - before.total()));
+    for (method, count) in &after.by_method {
+        println!("  {method}: {:.2}", each(count - before.by_method.get(method).copied().unwrap_or_default()));
+    }
+    for (method, count) in &methods {
+        println!("broker {method} a part: {:.2}", each(count - methods_before.get(method).copied().unwrap_or_default()));
+    }
+    for (role, of) in [("worker", 0), ("coordinator", 1)] {
+        let values: Vec<f64> = samples.iter().map(|s| if of == 0 { s.0 } else { s.1 }).collect();
+        let tenth = (values.len() / 10).max(1);
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        let (early, late) = (mean(&values[tenth..(2 * tenth).min(values.len())]), mean(&values[values.len() - tenth..]));
+        println!("{role}: {early:.0} MB resident after a tenth, {late:.0} MB at the end");
+    }
+}
+
+fn requests(cluster: &Cluster) -> Requests {
+    cluster.store.as_ref().expect("there is a bucket").requests()
+}
+
+/// `VmRSS` of proc_pid_status(5).
+fn resident_mb(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or_default() / 1024.0
+}

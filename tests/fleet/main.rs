@@ -1,0 +1,14 @@
+//! The fleet: real servers, real processes, and what may happen to them.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/media.rs"]
+mod media;
+
+mod bad_input;
+mod checker;
+mod cluster;
+mod end_to_end;
+mod regressions;
+mod simulation;
+mod storm;
