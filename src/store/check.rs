@@ -37,9 +37,8 @@ impl Stores {
 /// Notes what works, up to the first thing that does not.
 async fn try_out(named: &Named, store: &Store, findings: &mut Vec<Finding>) -> Result<(), (&'static str, String)> {
     let mut works = |what| findings.push(Finding { store: named.name.clone(), what, outcome: Ok(()) });
-    let failed = |what, needs: &'static str| {
-        move |e: StoreError| (what, format!("{}; {needs}", e.to_string().trim_start_matches(": ")))
-    };
+    let failed =
+        |what, needs: &'static str| move |e: StoreError| (what, format!("{}; {needs}", e.to_string().trim_start_matches(": ")));
     store.list_after("", None, 1).await.map_err(failed("list", "listing must be allowed: s3:ListBucket or alike"))?;
     works("list");
     if named.roles.iter().all(|role| *role == Role::Source) {

@@ -247,7 +247,7 @@ impl Store {
         let missing = || StoreError::Missing(key.path().into());
         let identity = self.identity(key.path()).await?.ok_or_else(missing)?;
         let (path, cache) = (self.at(key.path()), self.cache.clone());
-        Ok(source::open_object(&self.operator, &path, key.path().into(), &identity, cache).await?.whole())
+        Ok(RangedSource::of_object(&self.operator, path, key.path().into(), &identity, cache).whole())
     }
 }
 

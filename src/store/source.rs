@@ -2,9 +2,9 @@
 //! requests and nothing is asked for that nobody reads. Memory does not grow with the source.
 
 use super::cache::{BLOCK_BYTES, BlockCache};
+use super::scrub;
 use super::web::WebObject;
-use super::{StoreError, scrub};
-use opendal::{Buffer, Reader};
+use opendal::{Buffer, Operator};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -77,9 +77,16 @@ impl LocalFile {
 
 /// What answers a range.
 pub(super) enum Origin {
-    Object(Reader),
+    Object(Object),
     File(Arc<File>),
     Web(Box<WebObject>),
+}
+
+/// An object of a bucket or a folder, in the version that was opened.
+pub(super) struct Object {
+    operator: Operator,
+    path: String,
+    etag: Option<String>,
 }
 
 /// A range that was not had.
@@ -88,13 +95,30 @@ struct ReadFailure {
     reason: String,
 }
 
+impl Object {
+    async fn read(&self, start: u64, end: u64) -> Result<Buffer, ReadFailure> {
+        let failed = |e: opendal::Error| ReadFailure { temporary: e.is_temporary(), reason: scrub::reason(&e) };
+        let mut reader = self.operator.reader_with(&self.path);
+        // The server itself refuses ranges of another version.
+        if let Some(etag) = self.etag.as_deref().filter(|_| self.operator.info().capability().read_with_if_match) {
+            reader = reader.if_match(etag);
+        }
+        let reader = reader.await.map_err(failed)?;
+        let content = reader.read(start..end).await.map_err(failed)?;
+        // Not every server does; all tell which version it was.
+        match (&self.etag, reader.metadata().and_then(opendal::Metadata::etag)) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                Err(ReadFailure { temporary: false, reason: "changed while it was being read".into() })
+            }
+            _ => Ok(content),
+        }
+    }
+}
+
 impl Origin {
     async fn read(&self, start: u64, end: u64) -> Result<Buffer, ReadFailure> {
         match self {
-            Origin::Object(reader) => {
-                let failed = |e: opendal::Error| ReadFailure { temporary: e.is_temporary(), reason: scrub::reason(&e) };
-                reader.read(start..end).await.map_err(failed)
-            }
+            Origin::Object(object) => object.read(start, end).await,
             Origin::File(file) => {
                 let failed = |e: io::Error| ReadFailure { temporary: false, reason: e.to_string() };
                 let file = file.clone();
@@ -190,6 +214,18 @@ impl RangedSource {
         let (own, fetched, requests) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
         let identity = identity.clone();
         Self { origin, name, identity, cache, object, reader, least: 1, own, fetched, requests }
+    }
+
+    /// An object of a bucket or a folder.
+    pub(super) fn of_object(
+        operator: &Operator,
+        path: String,
+        name: String,
+        identity: &SourceIdentity,
+        cache: Arc<BlockCache>,
+    ) -> Self {
+        let object = Object { operator: operator.clone(), path, etag: identity.etag.clone() };
+        Self::new(Origin::Object(object), name, identity, cache)
     }
 
     /// It will be read to its end: large requests from the first on.
@@ -341,21 +377,4 @@ impl Concatenated {
         }
         Ok(out)
     }
-}
-
-/// Opens a source for reading by ranges.
-pub(super) async fn open_object(
-    operator: &opendal::Operator,
-    path: &str,
-    name: String,
-    identity: &SourceIdentity,
-    cache: Arc<BlockCache>,
-) -> Result<RangedSource, StoreError> {
-    let mut reader = operator.reader_with(path);
-    // The server itself refuses ranges of another version.
-    if let Some(etag) = identity.etag.as_deref().filter(|_| operator.info().capability().read_with_if_match) {
-        reader = reader.if_match(etag);
-    }
-    let reader = reader.await.map_err(|e| StoreError::of(&name, &e))?;
-    Ok(RangedSource::new(Origin::Object(reader), name, identity, cache))
 }

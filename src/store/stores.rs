@@ -3,7 +3,7 @@
 use super::cache::BlockCache;
 use super::config::{Environment, Role, StoreConfig, StoreKind};
 use super::open::{Opening, prepare};
-use super::source::{LocalFile, Origin, RangedSource, SourceIdentity, open_object};
+use super::source::{LocalFile, Origin, RangedSource, SourceIdentity};
 use super::uri::{self, Target};
 use super::web::Web;
 use super::{SettingError, Store, StoreError, StoresConfig};
@@ -292,7 +292,7 @@ impl SourceRef {
         match &self.place {
             SourcePlace::Object { store, path } => {
                 let identity = self.identity().await?;
-                open_object(&store.operator, &store.at(path), name, &identity, cache).await
+                Ok(RangedSource::of_object(&store.operator, store.at(path), name, &identity, cache))
             }
             SourcePlace::Web { web, url } => {
                 let object = web.find(url).await.map_err(|e| e.of(&self.name))?;
