@@ -20,14 +20,17 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Events that one nudge delivers before it goes to the end of its queue: with each of them late by its whole time, the
 /// broker still waits less than 20 minutes.
 const MOST_DELIVERIES: u32 = 16;
-/// How long a nudge waits whose bucket cannot be reached; it doubles with each attempt of the nudge, up to the longest. A
+/// How long a nudge waits that cannot be worked on now; it doubles with each attempt of the nudge, up to the longest. A
 /// message is put off a limited number of times, and a bucket may be away for a day.
-const STORE_WAIT: Duration = Duration::from_secs(5);
-const LONGEST_STORE_WAIT: Duration = Duration::from_secs(300);
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// An endpoint is slow that takes more than this part of the time it has.
+const SLOW_PART: u32 = 4;
 /// Events looked through for renditions, for the one message that lists them all.
 const MOST_LISTED: u64 = 1000;
 /// The status by which an endpoint says that it wants no more (RFC 9110 15.5.11).
@@ -121,19 +124,31 @@ impl Place {
     }
 }
 
-/// How a nudge that came for the `attempt`th time ends; none when it is to go back as it is.
-pub(super) async fn process(tools: &Tools, nudge: &Nudge, attempt: u32, stop: &Stop) -> Option<Settlement> {
-    match work(tools, nudge, stop).await {
-        Ok(settlement) => settlement,
-        Err(error) => {
-            let wait = STORE_WAIT.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST_STORE_WAIT);
-            tracing::warn!(job = %nudge.job, endpoint = %nudge.endpoint, %error, "callbacks wait for the bucket");
-            Some(Settlement::Retry(wait))
-        }
-    }
+/// How a nudge ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// None when it is to go back as it is.
+    pub settlement: Option<Settlement>,
+    /// Did the endpoint take long over the last attempt? None when there was no attempt.
+    pub was_slow: Option<bool>,
 }
 
-async fn work(tools: &Tools, nudge: &Nudge, stop: &Stop) -> Result<Option<Settlement>, StoreError> {
+/// How long a nudge waits that could not be worked on, when it came for the `attempt`th time.
+pub(super) fn put_off(attempt: u32) -> Duration {
+    FIRST_WAIT.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST_WAIT)
+}
+
+/// Works on a nudge that came for the `attempt`th time.
+pub(super) async fn process(tools: &Tools, nudge: &Nudge, attempt: u32, stop: &Stop) -> Ended {
+    let mut was_slow = None;
+    let settlement = work(tools, nudge, stop, &mut was_slow).await.unwrap_or_else(|error| {
+        tracing::warn!(job = %nudge.job, endpoint = %nudge.endpoint, %error, "callbacks wait for the bucket");
+        Some(Settlement::Retry(put_off(attempt)))
+    });
+    Ended { settlement, was_slow }
+}
+
+async fn work(tools: &Tools, nudge: &Nudge, stop: &Stop, was_slow: &mut Option<bool>) -> Result<Option<Settlement>, StoreError> {
     let mut round = Round::open(tools, nudge).await?;
     let mut place = None;
     for _ in 0..MOST_DELIVERIES {
@@ -159,7 +174,9 @@ async fn work(tools: &Tools, nudge: &Nudge, stop: &Stop) -> Result<Option<Settle
             round.cursor.skip();
         };
         let Some(place) = &place else { break };
+        let began = Instant::now();
         let outcome = attempt(tools, place, &told, body).await?;
+        *was_slow = Some(began.elapsed() * SLOW_PART >= Duration::from_secs(tools.settings.timeout_s));
         if let Some(settlement) = round.after(&told, outcome).await? {
             return Ok(Some(settlement));
         }
@@ -385,6 +402,13 @@ mod tests {
         for format in [CallbackFormat::Standard, CallbackFormat::Vod2017] {
             assert_eq!(of(format, 410), Outcome::Gone);
         }
+    }
+
+    #[test]
+    fn a_nudge_that_is_put_off_outlives_a_day_without_a_bucket() {
+        let waited: Duration = (1..crate::broker::MAX_ATTEMPTS).map(put_off).sum();
+        assert_eq!((put_off(1), put_off(2), put_off(u32::MAX)), (FIRST_WAIT, FIRST_WAIT * 2, LONGEST_WAIT));
+        assert!(waited > Duration::from_secs(3 * 86_400), "{waited:?}");
     }
 
     #[test]

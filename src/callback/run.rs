@@ -1,18 +1,22 @@
 //! The consumers of the queues of callbacks: endpoints side by side, one endpoint's events of a job in sequence.
 
-use super::process::process;
+use super::process::{process, put_off};
 use super::{EndpointId, Nudge};
 use crate::broker::{BrokerError, Delivery, EVENT_PARTITIONS, Queue, Settlement};
 use crate::job::JobId;
 use crate::shutdown::Stop;
 use crate::store::key::Key;
 use crate::store::{Store, StoreError};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 
 pub use super::process::{Clock, Disabled, Exhausted, Tools};
 
+/// The part of the lanes that a slow endpoint may have, so that it does not hold up the others.
+const SLOW_SHARE: usize = 4;
+/// Slow endpoints that a partition remembers.
+const MOST_SLOW: usize = 1024;
 /// How long deliveries that are under way may go on after a request to stop.
 const STOP_GRACE: Duration = Duration::from_millis(1500);
 
@@ -39,18 +43,25 @@ pub async fn run(tools: Tools, partition: u8, mut stop: Stop) -> Result<(), Brok
     let parallel = tools.settings.parallel;
     // For each endpoint at work one nudge may be held that came meanwhile.
     let mut consumer = tools.broker.consume(Queue::Callbacks(partition), parallel * 2).await?;
-    let mut desk = Desk { tools, stop: stop.clone(), running: JoinSet::new(), lanes: HashMap::new(), held: HashMap::new() };
+    let mut desk = Desk {
+        tools,
+        stop: stop.clone(),
+        running: JoinSet::new(),
+        lanes: HashMap::new(),
+        held: HashMap::new(),
+        slow: HashSet::new(),
+    };
     loop {
         tokio::select! {
             biased;
             () = stop.requested() => break,
-            Some(ended) = desk.running.join_next_with_id() => desk.ended(match ended {
-                Ok((id, ())) => id,
-                Err(error) => {
+            Some(ended) = desk.running.join_next_with_id() => {
+                let (id, was_slow) = ended.unwrap_or_else(|error| {
                     tracing::error!(%error, "a callback ended in a panic; its nudge comes again");
-                    error.id()
-                }
-            }),
+                    (error.id(), None)
+                });
+                desk.ended(id, was_slow);
+            }
             delivery = consumer.next(), if desk.running.len() < parallel => desk.take(delivery?).await,
         }
     }
@@ -73,11 +84,15 @@ type Lane = (JobId, EndpointId);
 struct Desk {
     tools: Tools,
     stop: Stop,
-    running: JoinSet<()>,
+    /// Each tells whether its endpoint was slow.
+    running: JoinSet<Option<bool>>,
     /// The lane that each task works on.
     lanes: HashMap<Id, Lane>,
     /// What came for a lane while it was worked on: one nudge at most, as it stands for any number.
     held: HashMap<Lane, (Nudge, Delivery)>,
+    /// Endpoints whose last attempt took long. They get few lanes: a thousand jobs of one that does not answer would
+    /// otherwise keep everybody's callbacks waiting.
+    slow: HashSet<EndpointId>,
 }
 
 impl Desk {
@@ -92,6 +107,10 @@ impl Desk {
         };
         let lane = (nudge.job.clone(), nudge.endpoint.clone());
         if !self.lanes.values().any(|busy| *busy == lane) {
+            if self.has_enough(&nudge.endpoint) {
+                let wait = put_off(delivery.attempt);
+                return settle(delivery, Settlement::Retry(wait)).await;
+            }
             return self.start(lane, nudge, delivery);
         }
         let asked = |nudge: &Nudge| nudge.replay.map(|replay| replay.asked_ms);
@@ -115,20 +134,37 @@ impl Desk {
         settle(needless, Settlement::Ack).await;
     }
 
+    /// Is this a slow endpoint with all the lanes it may have?
+    fn has_enough(&self, endpoint: &EndpointId) -> bool {
+        let share = (self.tools.settings.parallel / SLOW_SHARE).max(1);
+        self.slow.contains(endpoint) && self.lanes.values().filter(|(_, busy)| busy == endpoint).count() >= share
+    }
+
     fn start(&mut self, lane: Lane, nudge: Nudge, delivery: Delivery) {
         let (tools, stop) = (self.tools.clone(), self.stop.clone());
         let task = self.running.spawn(async move {
-            match process(&tools, &nudge, delivery.attempt, &stop).await {
+            let ended = process(&tools, &nudge, delivery.attempt, &stop).await;
+            match ended.settlement {
                 Some(settlement) => settle(delivery, settlement).await,
                 // Dropped, it goes back as it came.
                 None => drop(delivery),
             }
+            ended.was_slow
         });
         self.lanes.insert(task.id(), lane);
     }
 
-    fn ended(&mut self, id: Id) {
+    fn ended(&mut self, id: Id, was_slow: Option<bool>) {
         let lane = self.lanes.remove(&id).expect("every task has a lane until it has ended");
+        match was_slow {
+            Some(true) if self.slow.len() < MOST_SLOW => {
+                self.slow.insert(lane.1.clone());
+            }
+            Some(false) => {
+                self.slow.remove(&lane.1);
+            }
+            _ => {}
+        }
         if let Some((nudge, delivery)) = self.held.remove(&lane) {
             self.start(lane, nudge, delivery);
         }

@@ -1,7 +1,7 @@
 //! What arrives, and in which order.
 
 use super::receiver::{Answer, Receiver, Rest, status};
-use super::stage::{OLD_SECRET, SECRET, Stage, endpoint, job};
+use super::stage::{OLD_SECRET, SECRET, Stage, endpoint, job, neighbours};
 use narrows::job::Callback;
 use serde_json::json;
 use standardwebhooks::Webhook;
@@ -120,6 +120,31 @@ async fn a_receiver_that_does_not_answer_holds_up_nobody_else() {
     assert!(receiver.take(2).await.iter().all(|t| t.path == "/slow"));
     stage.cursor_when(&talk, &slow, |c| c.delivered == 3).await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn many_jobs_of_an_endpoint_that_does_not_answer_leave_room_for_the_others() {
+    let (mut stage, mut receiver) = (Stage::new(), Receiver::start().await);
+    (stage.settings.schedule_s, stage.settings.timeout_s, stage.settings.parallel) = (vec![0], 1, 4);
+    let withheld = Answer { status: 200, headers: Vec::new(), rest: Rest::Withheld(Arc::default()) };
+    receiver.script(vec![withheld; 4]);
+    let (slow, quick) = (endpoint(&receiver.url("/slow")), endpoint(&receiver.url("/quick")));
+    let jobs = neighbours(13);
+    for job in &jobs {
+        stage.accept(job, &[slow.clone(), quick.clone()]).await;
+        stage.record_all(job, 1).await;
+    }
+    for job in &jobs[..12] {
+        stage.nudge(job, std::slice::from_ref(&slow)).await;
+    }
+    stage.nudge(&jobs[12], std::slice::from_ref(&quick)).await;
+    let running = stage.run(&jobs[0]);
+    let mut slow_ones = 0;
+    while receiver.next().await.path == "/slow" {
+        slow_ones += 1;
+    }
+    running.stop().await;
+    assert!((4..=6).contains(&slow_ones), "{slow_ones} of 12 came before the one that was behind them");
 }
 
 #[tokio::test]

@@ -58,6 +58,12 @@ pub fn job(name: &str) -> JobId {
     JobId::try_from(name.to_string()).unwrap()
 }
 
+/// Jobs of one partition.
+pub fn neighbours(count: usize) -> Vec<JobId> {
+    let wanted = Queue::callbacks_of("storm-0");
+    (0..).map(|n| format!("storm-{n}")).filter(|id| Queue::callbacks_of(id) == wanted).take(count).map(|id| job(&id)).collect()
+}
+
 pub fn endpoint(url: &str) -> Callback {
     Callback { url: url.into(), events: Vec::new(), format: CallbackFormat::Standard }
 }

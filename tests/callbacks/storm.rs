@@ -1,7 +1,7 @@
 //! Consumers that die at any moment, and consumers that should be dead and are not.
 
 use super::receiver::{Receiver, Taken, status};
-use super::stage::{Stage, endpoint, job};
+use super::stage::{Stage, endpoint, neighbours};
 use narrows::broker::Queue;
 use narrows::broker::memory::{Bounds, MemoryBroker};
 use narrows::job::{Callback, JobId};
@@ -10,12 +10,6 @@ use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 
 const EVENTS: u64 = 12;
-
-/// Jobs of one partition.
-fn neighbours(count: usize) -> Vec<JobId> {
-    let wanted = Queue::callbacks_of("storm-0");
-    (0..).map(|n| format!("storm-{n}")).filter(|id| Queue::callbacks_of(id) == wanted).take(count).map(|id| job(&id)).collect()
-}
 
 /// Every event came, none before the one in front of it had come, and each under one id.
 fn check(taken: &[Taken], jobs: &[JobId]) {
