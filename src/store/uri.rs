@@ -72,7 +72,7 @@ pub(super) fn elements(path: &str) -> Option<Vec<&str>> {
     }
     let plain = |e: &&str| !matches!(*e, "" | "." | "..") && !e.contains('\0');
     let elements: Vec<&str> = path.split('/').collect();
-    elements.iter().all(|e| plain(&e)).then_some(elements)
+    elements.iter().all(plain).then_some(elements)
 }
 
 /// What is left of `path` below `root` (both without slashes at their ends), by whole elements.
