@@ -6,12 +6,10 @@ use super::project::Partition;
 use super::sweep::Tick;
 use super::{CoordinatorSettings, Fleet, now_ms};
 use crate::broker::memory::{Bounds, MemoryBroker};
-use crate::broker::{
-    Broker, BrokerError, Consumer, Delivery, Intake, Parcel, Queue, Settle, Settlement, Subscription, Topic,
-};
+use crate::broker::{Broker, BrokerError, Consumer, Delivery, Intake, Parcel, Queue, Settle, Settlement, Subscription, Topic};
 use crate::event::{Projection, Recorded};
-use crate::part::finish::JobResult;
 use crate::part::Mode;
+use crate::part::finish::JobResult;
 use crate::shutdown;
 use crate::store::key::Key;
 use crate::store::{Store, Stores};

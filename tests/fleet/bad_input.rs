@@ -46,7 +46,7 @@ fn corpus() -> Vec<Bad> {
         // No documents.
         raw("empty", "", "."),
         raw("no-json", "a job, please", "."),
-        raw("cut-short", r#"{"id":"cut-short","input":{"#, "."),
+        raw("cut-short", r#"{"id":"cut-short","input":{"#, "input"),
         raw("list", "[]", "."),
         raw("null", "null", "."),
         raw("number", "7", "."),
@@ -96,7 +96,11 @@ fn corpus() -> Vec<Bad> {
         with("no-tenant", &json!({ "tenant": "nobody" }), "tenant"),
         with("tenant-path", &json!({ "tenant": "../acme" }), "tenant"),
         with("callback-file", &json!({ "callbacks": [{ "url": "file:///etc/passwd" }] }), "callbacks[0].url"),
-        with("callback-event", &json!({ "callbacks": [{ "url": "https://example.com/", "events": ["job.exploded"] }] }), "callbacks[0].events[0]"),
+        with(
+            "callback-event",
+            &json!({ "callbacks": [{ "url": "https://example.com/", "events": ["job.exploded"] }] }),
+            "callbacks[0].events[0]",
+        ),
         with("reserved-id", &json!({ "id": "rejected-0123456789abcdef" }), "id"),
     ]
 }
@@ -129,26 +133,31 @@ async fn every_bad_job_is_refused_by_its_field_and_nothing_goes_round() {
     let made: Vec<&String> = jobs.iter().filter(|path| path.ends_with("/job.json") && !path.contains("/mine/")).collect();
     assert_eq!(made, Vec::<&String>::new(), "a bad job was taken");
     wait_for("empty queues", || {
-        let left: Vec<_> = cluster.rabbit.queues("/").into_iter().filter(|(name, counts)| is_work(name) && *counts != (0, 0)).collect();
+        let left: Vec<_> =
+            cluster.rabbit.queues("/").into_iter().filter(|(name, counts)| is_work(name) && *counts != (0, 0)).collect();
         left.is_empty().then_some(())
     });
 }
 
 fn is_work(queue: &str) -> bool {
-    ["narrows.jobs", "narrows.work", "narrows.dead", "narrows.events", "narrows.retry"].iter().any(|prefix| queue.starts_with(prefix))
+    ["narrows.jobs", "narrows.work", "narrows.dead", "narrows.events", "narrows.retry"]
+        .iter()
+        .any(|prefix| queue.starts_with(prefix))
 }
 
 fn by_http(cluster: &Cluster, corpus: &[Bad]) {
     let client = cluster.http(0, ACME);
+    let mut wrong = Vec::new();
     for bad in corpus {
         let answer = client.post("/v1/jobs", "application/json", &bad.document).unwrap_or_else(|e| panic!("{}: {e}", bad.name));
-        let said = answer.text();
-        assert!((400..500).contains(&answer.status), "{}: {} {said}", bad.name, answer.status);
-        let kind = answer.header("content-type").unwrap_or_default().to_string();
-        assert!(kind.starts_with("application/problem+json"), "{}: {kind}", bad.name);
-        assert!(said.contains(bad.field), "{}: {:?} is not named: {said}", bad.name, bad.field);
-        assert!(!said.contains("root:x:0"), "{}: {said}", bad.name);
+        let (said, kind) = (answer.text(), answer.header("content-type").unwrap_or_default().to_string());
+        let problem = serde_json::from_str::<Value>(&said).unwrap_or_default();
+        let is_refusal = (400..500).contains(&answer.status) && kind.starts_with("application/problem+json");
+        if !is_refusal || problem["field"] != bad.field || said.contains("root:x:0") {
+            wrong.push(format!("{}: {:?} is wrong with it: {} {kind} {said}", bad.name, bad.field, answer.status));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // More than anybody reads.
     let huge = client.post("/v1/jobs", "application/json", &vec![b' '; 8 * 1024 * 1024]);
     assert!(huge.map_or(true, |answer| (400..500).contains(&answer.status)));
@@ -170,14 +179,16 @@ async fn by_amqp(cluster: &Cluster, corpus: &[Bad]) {
         }
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     };
+    let mut wrong = Vec::new();
     for bad in corpus {
         let by_digest = narrows::event::rejected_stream(&bad.document).to_string();
-        let refusal = told.get(&by_digest).or_else(|| told.get(bad.name));
-        let refusal = refusal.unwrap_or_else(|| panic!("{}: nothing was told; told are {:?}", bad.name, told.keys()));
-        let path = refusal["path"].as_str().unwrap_or_default();
-        assert_eq!(path, bad.field, "{}: {refusal}", bad.name);
-        assert!(refusal["reason"].as_str().is_some_and(|reason| !reason.is_empty() && reason.len() < 2000), "{refusal}");
+        let refusal = told.get(&by_digest).or_else(|| told.get(bad.name)).cloned().unwrap_or_default();
+        let has_reason = refusal["reason"].as_str().is_some_and(|reason| !reason.is_empty() && reason.len() < 2000);
+        if refusal["path"] != bad.field || !has_reason {
+            wrong.push(format!("{}: {:?} is wrong with it: {refusal}", bad.name, bad.field));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// A job under the id of another tenant's, and one under an id that has another content.

@@ -1,16 +1,16 @@
 //! `make bench-fleet`: what RabbitMQ and a bucket cost. Figures, no judgement but one: a fleet of one worker may take a
 //! tenth longer than one process with as many slots.
 
+#[allow(dead_code, reason = "other binaries use more of it")]
+mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../common/media.rs"]
 #[allow(dead_code, reason = "other binaries use more of it")]
 mod media;
-#[allow(dead_code, reason = "other binaries use more of it")]
-mod cluster;
 
-use common::store_proxy::Requests;
 use cluster::{ACME, Cluster, PROGRAM, Setup};
+use common::store_proxy::Requests;
 use media::{Clip, Rate};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -83,7 +83,9 @@ async fn against_one_process(cluster: &Cluster) -> f64 {
     };
     let (alone, fleet) = (median(pairs.iter().map(|p| p.0).collect()), median(pairs.iter().map(|p| p.1).collect()));
     let ratio = median(pairs.iter().map(|p| p.1 / p.0).collect());
-    println!("two minutes of 360p, two rungs: one process {alone:.2} s, fleet {fleet:.2} s, ratio {ratio:.3} (medians of {PAIRS})");
+    println!(
+        "two minutes of 360p, two rungs: one process {alone:.2} s, fleet {fleet:.2} s, ratio {ratio:.3} (medians of {PAIRS})"
+    );
     ratio
 }
 

@@ -52,7 +52,8 @@ impl Findings {
             ("untold", &self.untold),
             ("unmetered", &self.unmetered),
         ];
-        let mut found: Vec<String> = lists.iter().flat_map(|(what, all)| all.iter().map(move |one| format!("{what}: {one}"))).collect();
+        let mut found: Vec<String> =
+            lists.iter().flat_map(|(what, all)| all.iter().map(move |one| format!("{what}: {one}"))).collect();
         found.extend(self.queued.iter().map(|(queue, counts)| format!("queued: {queue} {counts:?}")));
         found
     }
@@ -109,7 +110,12 @@ async fn one_end(cluster: &Cluster, job: &str, told: &[Value], findings: &mut Fi
     if result["state"] != *end {
         conflict(format!("told {end}, result {}", result["state"]));
     }
-    if cluster.bucket(crate::cluster::WORK).exists(&format!("open/{}/{job}", status["tenant"].as_str().unwrap_or("?"))).await.unwrap_or(true) {
+    if cluster
+        .bucket(crate::cluster::WORK)
+        .exists(&format!("open/{}/{job}", status["tenant"].as_str().unwrap_or("?")))
+        .await
+        .unwrap_or(true)
+    {
         conflict("is still among the open ones".into());
     }
     if end == "completed" {

@@ -45,7 +45,14 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { seed: 1, workers: 2, coordinators: 2, slots: 1, bucket: std::env::var_os("FLEET_FOLDER").is_none(), set: Vec::new() }
+        Self {
+            seed: 1,
+            workers: 2,
+            coordinators: 2,
+            slots: 1,
+            bucket: std::env::var_os("FLEET_FOLDER").is_none(),
+            set: Vec::new(),
+        }
     }
 }
 

@@ -236,13 +236,21 @@ async fn storm(size: Size, seed: u64) -> (Findings, Storm) {
     let set = vec![("coordinator.settle_after_s", toml::Value::Integer(settle))];
     let setup = Setup { seed, workers: size.workers, coordinators: size.coordinators, set, ..Setup::default() };
     let cluster = Cluster::start(&setup);
-    let clip = Clip { frames: size.clip_s * 12, rate: crate::media::Rate::Constant(12, 1), width: 96, height: 54, gop: 24, ..Clip::default() };
+    let clip = Clip {
+        frames: size.clip_s * 12,
+        rate: crate::media::Rate::Constant(12, 1),
+        width: 96,
+        height: 54,
+        gop: 24,
+        ..Clip::default()
+    };
     let source = cluster.source("storm.mp4", &clip.make()).await;
     let callback = cluster.receiver.url("/storm");
     let jobs: Vec<Value> = (0..size.jobs).map(|n| job(&cluster, n, &source, &callback)).collect();
     let ids: Vec<String> = jobs.iter().map(|job| job["id"].as_str().expect("it has one").to_string()).collect();
     for lane in ["high", "normal", "low"] {
-        let bodies: Vec<Vec<u8>> = jobs.iter().filter(|job| job["lane"] == lane).map(|job| job.to_string().into_bytes()).collect();
+        let bodies: Vec<Vec<u8>> =
+            jobs.iter().filter(|job| job["lane"] == lane).map(|job| job.to_string().into_bytes()).collect();
         cluster.publish(&format!("narrows.jobs.{lane}"), &bodies).await;
     }
     fail_store(&cluster, STORE_FAILS);

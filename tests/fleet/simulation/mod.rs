@@ -8,8 +8,8 @@
 
 mod actors;
 mod coordinator;
-mod world;
 mod worker;
+mod world;
 
 pub use world::{Storm, World};
 
@@ -35,7 +35,8 @@ fn whatever_is_lost_doubled_or_late_every_job_has_one_end_and_is_told_in_order()
     let begun = std::time::Instant::now();
     let share = |thread: u64| (0..SCHEDULES).filter(move |seed| seed % threads == thread);
     let totals = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|t| scope.spawn(move || share(t).map(run).collect::<Result<Vec<_>, _>>())).collect();
+        let workers: Vec<_> =
+            (0..threads).map(|t| scope.spawn(move || share(t).map(run).collect::<Result<Vec<_>, _>>())).collect();
         let ended: Vec<_> = workers.into_iter().map(|worker| worker.join().expect("a schedule does not panic")).collect();
         ended.into_iter().collect::<Result<Vec<_>, _>>()
     });
@@ -45,7 +46,13 @@ fn whatever_is_lost_doubled_or_late_every_job_has_one_end_and_is_told_in_order()
     use narrows::event::State::{Canceled, Completed, Failed};
     println!("{SCHEDULES} schedules in {:.1} s on {threads} threads", begun.elapsed().as_secs_f64());
     println!("{} completed, {} failed, {} canceled", count(Completed), count(Failed), count(Canceled));
-    println!("{} steps, {} faults, {} ticks, {} callbacks", sum(|o| o.steps), sum(|o| o.faults), sum(|o| o.ticks), sum(|o| o.callbacks));
+    println!(
+        "{} steps, {} faults, {} ticks, {} callbacks",
+        sum(|o| o.steps),
+        sum(|o| o.faults),
+        sum(|o| o.ticks),
+        sum(|o| o.callbacks)
+    );
     // A storm that breaks nothing, or everything, would prove nothing.
     for state in [Completed, Failed, Canceled] {
         assert!(count(state) as u64 > SCHEDULES / 200, "{state:?}: {}", count(state));
