@@ -135,7 +135,7 @@ impl RabbitNode {
     #[track_caller]
     pub fn queues(&self, vhost: &str) -> BTreeMap<String, (u64, u64)> {
         let columns = ["name", "messages_ready", "messages_unacknowledged"];
-        let words = [&["list_queues", "--formatter", "json", "--no-table-headers", "-p", vhost][..], &columns].concat();
+        let words = [&["list_queues", "--formatter", "json", "-p", vhost][..], &columns].concat();
         let text = self.ctl(&words);
         let rows: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
         let number = |row: &serde_json::Value, name: &str| row[name].as_u64().unwrap_or_default();
