@@ -125,7 +125,9 @@ impl Projection {
         }
         let is_open = !self.is_terminal();
         if is_open && !self.seen.admit(fact) || self.status.apply(event)? == Change::Nothing {
-            return Ok(Vec::new());
+            // Of a stage that was taken over from its event, the progress that goes with it may not have been written.
+            let told = matches!(fact, Fact::StageStarted { .. }) && is_open;
+            return Ok(told.then(|| self.progress(event)).flatten().into_iter().collect());
         }
         self.updated_ms = event.at_ms;
         match fact {

@@ -1,7 +1,7 @@
 //! A RabbitMQ node of a test's own: Debian's server on loopback ports, with its own cookie, port mapper and data.
 
 use super::http::percent_encoded;
-use super::server::{Home, PATIENCE, Server, free_port, until};
+use super::server::{Home, Server, free_port, until};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How often a start is tried: another process may have taken a port in between.
 const STARTS: u32 = 3;
+/// Longest start, on a machine that has much else to do.
+const BOOTS_WITHIN: Duration = Duration::from_secs(180);
 /// Longest wait for an answer to the first bytes of a connection.
 const HANDSHAKE: Duration = Duration::from_secs(2);
 const NODE: &str = "narrows@localhost";
@@ -62,11 +64,11 @@ impl RabbitNode {
         command.env("RABBITMQ_ALLOW_INPUT", "1").arg("-noinput");
         let mut server = Server::start(&self.home, "rabbit", &mut command);
         let port = self.ports.amqp;
-        let up = until(PATIENCE, || match server.ended() {
+        let up = until(BOOTS_WITHIN, || match server.ended() {
             Some(status) => Some(Err(format!("it ended, {status}"))),
             None => greets(port).then_some(Ok(())),
         });
-        let up = up.unwrap_or_else(|| Err(format!("not up within {PATIENCE:?}")));
+        let up = up.unwrap_or_else(|| Err(format!("not up within {BOOTS_WITHIN:?}")));
         let result = up.map_err(|why| format!("{why}; it said:\n{}\n{}", server.log(), self.log()));
         self.node = Some(server);
         result

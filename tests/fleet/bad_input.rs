@@ -46,7 +46,7 @@ fn corpus() -> Vec<Bad> {
         // No documents.
         raw("empty", "", "."),
         raw("no-json", "a job, please", "."),
-        raw("cut-short", r#"{"id":"cut-short","input":{"#, "."),
+        raw("cut-short", r#"{"id":"cut-short","input":{"#, "input"),
         raw("list", "[]", "."),
         raw("null", "null", "."),
         raw("number", "7", "."),
@@ -105,6 +105,16 @@ fn corpus() -> Vec<Bad> {
     ]
 }
 
+/// The same document for the customers' bucket of this fleet, or its folder.
+fn placed(cluster: &Cluster, bad: Bad) -> Bad {
+    let Bad { name, document, field } = bad;
+    let document = match String::from_utf8(document) {
+        Ok(text) => text.replace("s3://media/", &cluster.uri("")).into_bytes(),
+        Err(none) => none.into_bytes(),
+    };
+    Bad { name, document, field }
+}
+
 /// The refusals in the work store, by the digest that a document without a usable id is refused under, or by its id.
 async fn refusals(cluster: &Cluster) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
@@ -121,7 +131,7 @@ async fn refusals(cluster: &Cluster) -> BTreeMap<String, Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bad_job_is_refused_by_its_field_and_nothing_goes_round() {
     let mut cluster = Cluster::start(&Setup::default());
-    let corpus = corpus();
+    let corpus: Vec<Bad> = corpus().into_iter().map(|bad| placed(&cluster, bad)).collect();
     by_http(&cluster, &corpus);
     by_amqp(&cluster, &corpus).await;
     of_others(&cluster).await;
@@ -147,15 +157,17 @@ fn is_work(queue: &str) -> bool {
 
 fn by_http(cluster: &Cluster, corpus: &[Bad]) {
     let client = cluster.http(0, ACME);
+    let mut wrong = Vec::new();
     for bad in corpus {
         let answer = client.post("/v1/jobs", "application/json", &bad.document).unwrap_or_else(|e| panic!("{}: {e}", bad.name));
-        let said = answer.text();
-        assert!((400..500).contains(&answer.status), "{}: {} {said}", bad.name, answer.status);
-        let kind = answer.header("content-type").unwrap_or_default().to_string();
-        assert!(kind.starts_with("application/problem+json"), "{}: {kind}", bad.name);
-        assert!(said.contains(bad.field), "{}: {:?} is not named: {said}", bad.name, bad.field);
-        assert!(!said.contains("root:x:0"), "{}: {said}", bad.name);
+        let (said, kind) = (answer.text(), answer.header("content-type").unwrap_or_default().to_string());
+        let problem = serde_json::from_str::<Value>(&said).unwrap_or_default();
+        let is_refusal = (400..500).contains(&answer.status) && kind.starts_with("application/problem+json");
+        if !is_refusal || problem["field"] != bad.field || said.contains("root:x:0") {
+            wrong.push(format!("{}: {:?} is wrong with it: {} {kind} {said}", bad.name, bad.field, answer.status));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // More than anybody reads.
     let huge = client.post("/v1/jobs", "application/json", &vec![b' '; 8 * 1024 * 1024]);
     assert!(huge.map_or(true, |answer| (400..500).contains(&answer.status)));
@@ -177,14 +189,16 @@ async fn by_amqp(cluster: &Cluster, corpus: &[Bad]) {
         }
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     };
+    let mut wrong = Vec::new();
     for bad in corpus {
         let by_digest = narrows::event::rejected_stream(&bad.document).to_string();
-        let refusal = told.get(&by_digest).or_else(|| told.get(bad.name));
-        let refusal = refusal.unwrap_or_else(|| panic!("{}: nothing was told; told are {:?}", bad.name, told.keys()));
-        let path = refusal["path"].as_str().unwrap_or_default();
-        assert_eq!(path, bad.field, "{}: {refusal}", bad.name);
-        assert!(refusal["reason"].as_str().is_some_and(|reason| !reason.is_empty() && reason.len() < 2000), "{refusal}");
+        let refusal = told.get(&by_digest).or_else(|| told.get(bad.name)).cloned().unwrap_or_default();
+        let has_reason = refusal["reason"].as_str().is_some_and(|reason| !reason.is_empty() && reason.len() < 2000);
+        if refusal["path"] != bad.field || !has_reason {
+            wrong.push(format!("{}: {:?} is wrong with it: {refusal}", bad.name, bad.field));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// A job under the id of another tenant's, and one under an id that has another content.
@@ -193,6 +207,7 @@ async fn of_others(cluster: &Cluster) {
     let source = cluster.source("clip.mp4", &clip).await;
     let mut mine = good("mine");
     mine["input"]["uri"] = json!(source);
+    mine["output"]["uri"] = json!(cluster.uri("out/mine/"));
     let taken = cluster.post_job(0, ACME, &mine);
     assert!(taken.status < 300, "{}", taken.text());
     let mut theirs = mine.clone();

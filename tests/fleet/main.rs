@@ -7,6 +7,7 @@ mod media;
 
 mod bad_input;
 mod checker;
+#[allow(dead_code, reason = "the bench uses more of it")]
 mod cluster;
 mod end_to_end;
 mod regressions;

@@ -231,8 +231,10 @@ fn fail_store(cluster: &Cluster, per_cent: u32) {
 
 async fn storm(size: Size, seed: u64) -> (Findings, Storm) {
     let begun = Instant::now();
-    let slots = 1;
-    let setup = Setup { seed, workers: size.workers, coordinators: size.coordinators, slots, ..Setup::default() };
+    // Jobs are looked after for longer than anybody sleeps.
+    let settle = i64::try_from(size.freeze.as_secs()).expect("a short time") + 10;
+    let set = vec![("coordinator.settle_after_s", toml::Value::Integer(settle))];
+    let setup = Setup { seed, workers: size.workers, coordinators: size.coordinators, set, ..Setup::default() };
     let cluster = Cluster::start(&setup);
     let clip = Clip {
         frames: size.clip_s * 12,

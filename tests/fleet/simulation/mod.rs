@@ -11,7 +11,7 @@ mod coordinator;
 mod worker;
 mod world;
 
-pub use world::{Storm, World};
+pub use world::World;
 
 /// Schedules tried in one run of the tests.
 const SCHEDULES: u64 = 100_000;
