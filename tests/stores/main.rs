@@ -4,7 +4,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod contract;
+mod cost;
 mod honouring;
+#[path = "../common/media.rs"]
+mod media;
 mod web;
 
 use common::Garage;
