@@ -255,6 +255,12 @@ pub struct Process {
     pub status: Status,
 }
 
+impl Default for Site {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Site {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,6 @@ mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../common/media.rs"]
-#[allow(dead_code, reason = "other binaries use more of it")]
 mod media;
 
 use cluster::{ACME, Cluster, PROGRAM, Setup};

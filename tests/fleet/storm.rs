@@ -197,7 +197,7 @@ impl Storm {
         let mut broker = self.size.broker_kills;
         for n in 0..self.size.faults {
             // The broker's deaths are spread over the storm.
-            if broker > 0 && n * self.size.broker_kills >= (self.size.broker_kills - broker) * self.size.faults + 1 {
+            if broker > 0 && n * self.size.broker_kills > (self.size.broker_kills - broker) * self.size.faults {
                 broker -= 1;
                 self.kill_broker();
             } else {

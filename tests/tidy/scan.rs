@@ -52,6 +52,15 @@ pub fn test_only_files(files: &[Source]) -> BTreeSet<String> {
             }
         }
     }
+    // What belongs to a test is one, too.
+    let folders: Vec<String> =
+        found.iter().map(|file| file.trim_end_matches("mod.rs").trim_end_matches(".rs").to_string()).collect();
+    let inner = files.iter().filter(|file| {
+        folders
+            .iter()
+            .any(|folder| file.path.strip_prefix(folder.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/')))
+    });
+    found.extend(inner.map(|file| file.path.clone()));
     found
 }
 

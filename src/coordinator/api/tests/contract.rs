@@ -35,6 +35,28 @@ pub fn check(answer: &Answer, route: &str) {
     }
 }
 
+fn has_type(value: &Value, name: &str) -> bool {
+    match name {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "number" => value.is_number(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        other => panic!("{other} is no type"),
+    }
+}
+
+fn has_format(value: &Value, name: &str) -> bool {
+    let text = value.as_str().unwrap_or_default();
+    match name {
+        "date-time" => rfc3339::parse(text).is_some(),
+        "date" => rfc3339::parse(&format!("{text}T00:00:00Z")).is_some(),
+        other => panic!("{other} is no format that is checked"),
+    }
+}
+
 /// What is wrong with a value, by the keywords that the contract uses; an unknown one is wrong, too.
 pub fn faults(document: &Value, schema: &Value, value: &Value, path: &str) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -48,21 +70,8 @@ pub fn faults(document: &Value, schema: &Value, value: &Value, path: &str) -> Ve
                 assert!(target.is_object(), "{name} is no schema");
                 wrong.extend(faults(document, target, value, path));
             }
-            "type" => {
-                let fits = match rule.as_str().unwrap() {
-                    "object" => value.is_object(),
-                    "array" => value.is_array(),
-                    "string" => value.is_string(),
-                    "integer" => value.is_u64() || value.is_i64(),
-                    "number" => value.is_number(),
-                    "boolean" => value.is_boolean(),
-                    "null" => value.is_null(),
-                    other => panic!("{other} is no type"),
-                };
-                if !fits {
-                    wrong.push(said(&format!("is no {rule}")));
-                }
-            }
+            "type" if !has_type(value, rule.as_str().unwrap()) => wrong.push(said(&format!("is no {rule}"))),
+            "type" => {}
             "enum" if !rule.as_array().unwrap().contains(value) => wrong.push(said(&format!("is none of {rule}"))),
             "enum" => {}
             "minimum" if value.as_f64().is_some_and(|n| n < rule.as_f64().unwrap()) => wrong.push(said("is too small")),
@@ -74,17 +83,8 @@ pub fn faults(document: &Value, schema: &Value, value: &Value, path: &str) -> Ve
                 wrong.push(said("is too long"))
             }
             "minimum" | "maximum" | "minLength" | "maxLength" => {}
-            "format" => {
-                let text = value.as_str().unwrap_or_default();
-                let fits = match rule.as_str().unwrap() {
-                    "date-time" => rfc3339::parse(text).is_some(),
-                    "date" => rfc3339::parse(&format!("{text}T00:00:00Z")).is_some(),
-                    other => panic!("{other} is no format that is checked"),
-                };
-                if !fits {
-                    wrong.push(said(&format!("is no {rule}")));
-                }
-            }
+            "format" if !has_format(value, rule.as_str().unwrap()) => wrong.push(said(&format!("is no {rule}"))),
+            "format" => {}
             // The one pattern there is: of a job's id.
             "pattern" if crate::job::JobId::try_from(value.as_str().unwrap_or_default().to_string()).is_err() => {
                 wrong.push(said("is no job id"));
