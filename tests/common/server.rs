@@ -237,6 +237,15 @@ fn stat(pid: u32) -> Option<(String, u32, u64)> {
     Some((fields.first()?.to_string(), fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?))
 }
 
+/// CPU seconds of a process itself, and of those of its children that it has reaped (fields 14 to 17; the kernel counts in
+/// hundredths).
+pub fn cpu_s(pid: u32) -> (f64, f64) {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let ticks = |n: usize| fields.get(n - 3).and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
+    ((ticks(14) + ticks(15)) / 100.0, (ticks(16) + ticks(17)) / 100.0)
+}
+
 /// When a process that is no zombie was started; with its id that names it for ever.
 pub fn started_at(pid: u32) -> Option<u64> {
     stat(pid).filter(|(state, ..)| state != "Z" && state != "X").map(|(_, _, started)| started)

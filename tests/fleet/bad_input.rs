@@ -54,7 +54,7 @@ fn corpus() -> Vec<Bad> {
         raw("utf-16", "{\"id\":1}".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(), "."),
         raw("deep", deep, "."),
         raw("two", format!("{} {}", good("two"), good("two")), "."),
-        raw("nul", b"{\"id\":\"nul\0\"}".to_vec(), "."),
+        raw("nul", b"{\"id\":\"nul\0\"}".to_vec(), "id"),
         // Wrong types and unknown fields.
         changed("number-uri", "/input/uri", json!(7), "input.uri"),
         changed("object-preset", "/preset", json!({}), "preset"),

@@ -37,8 +37,7 @@ pub struct Findings {
     pub unmetered: Vec<String>,
     /// Queues that hold something.
     pub queued: BTreeMap<String, (u64, u64)>,
-    /// Of the attempts that ended, those that were for nothing; CPU seconds of both.
-    pub wasted_cpu_s: f64,
+    /// CPU seconds that the bills name: of the attempts that are in the outputs.
     pub cpu_s: f64,
 }
 
@@ -57,10 +56,6 @@ impl Findings {
         found.extend(self.queued.iter().map(|(queue, counts)| format!("queued: {queue} {counts:?}")));
         found
     }
-
-    pub fn wasted_share(&self) -> f64 {
-        if self.cpu_s > 0.0 { self.wasted_cpu_s / self.cpu_s } else { 0.0 }
-    }
 }
 
 /// Everything that is to be known of these jobs, once they have ended.
@@ -75,7 +70,6 @@ pub async fn judge(cluster: &Cluster, tenant: &str, jobs: &[String]) -> Findings
         match usage.get(job).map(Vec::as_slice) {
             Some([one]) => {
                 findings.cpu_s += one["cpu_s"].as_f64().unwrap_or_default();
-                findings.wasted_cpu_s += one["wasted_cpu_s"].as_f64().unwrap_or_default();
             }
             records => findings.unmetered.push(format!("{job}: {} records", records.map_or(0, <[Value]>::len))),
         }
@@ -226,5 +220,5 @@ pub fn children_of(home: &Home) -> Vec<u32> {
 pub fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let all = entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] });
-    all.filter(|path| path.extension().is_none_or(|extension| extension != "lock")).collect()
+    all.filter(|path| path.file_name().is_none_or(|name| name != "lock")).collect()
 }
