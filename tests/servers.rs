@@ -11,6 +11,7 @@ use futures::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
+use opendal_http_transport_reqwest::ReqwestTransport;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -176,9 +177,15 @@ async fn a_garage_server_keeps_objects_and_a_proxy_fails_the_requests_it_is_to_f
     let mut garage = Garage::start();
     garage.create_bucket("tried");
     let proxy = StoreProxy::start(garage.port(), 1);
+    // Somebody may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let transport = opendal::HttpTransporter::new(ReqwestTransport::new(reqwest::Client::new()));
     let operator = |endpoint: String| {
         let builder = opendal::services::S3::default().bucket("tried").endpoint(&endpoint).region(garage.region());
-        opendal::Operator::new(builder.access_key_id(garage.access_key()).secret_access_key(garage.secret_key())).unwrap()
+        let builder = builder.access_key_id(garage.access_key()).secret_access_key(garage.secret_key());
+        let operator = opendal::Operator::new(builder).unwrap();
+        let context = operator.base_context().with_http_transport(transport.clone());
+        operator.with_context(context)
     };
     let (direct, through) = (operator(garage.endpoint()), operator(proxy.endpoint()));
     through.write("a/one", "1").await.unwrap();

@@ -8,7 +8,7 @@
 use super::accepted::Accepted;
 use super::error::PartError;
 use super::tools::{Mode, Tools, now_ms};
-use super::{admission, finish};
+use super::{accepted, admission, finish};
 use crate::callback::TenantCallbacks;
 use crate::event::{Fact, is_reserved, rejected_stream};
 use crate::job::{Claims, Job, JobError, JobId};
@@ -87,6 +87,12 @@ pub async fn take(tools: &Tools, job: Job) -> Result<Result<Taken, JobError>, Pa
         Some(id) => known(tools, id).await?,
         None => None,
     };
+    // Before the source is looked at: what needs nobody else's word.
+    if known.as_ref().is_none_or(|known| known.job != job)
+        && let Err(error) = accepted::preset(&job)
+    {
+        return Ok(Err(error));
+    }
     let source = match identify(&tools.stores, &job).await {
         Ok(source) => source,
         Err(e) if e.is_temporary() => return Err(e.into()),

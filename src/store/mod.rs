@@ -25,9 +25,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use upload::Proofs;
 
+// The layer that tests put around a store.
 pub use check::Finding;
 pub use config::{SettingError, StoresConfig, WorkConfig};
 pub use list::Listed;
+#[cfg(test)]
+pub(crate) use opendal::layers::{ConcurrentLimitLayer, ConcurrentLimitSemaphore};
 pub use source::{Concatenated, LocalFile, RangedSource, SourceIdentity};
 pub use stores::{SourceRef, Stores};
 

@@ -6,6 +6,7 @@ use crate::common::http::{Client, Response};
 use crate::common::{FaultProxy, Garage, Home, RabbitNode, Receiver, Server, StoreProxy, free_port, wait_for};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
+use opendal_http_transport_reqwest::ReqwestTransport;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -45,14 +46,7 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self {
-            seed: 1,
-            workers: 2,
-            coordinators: 2,
-            slots: 1,
-            bucket: std::env::var_os("FLEET_FOLDER").is_none(),
-            set: Vec::new(),
-        }
+        Self { seed: 1, workers: 2, coordinators: 2, slots: 1, bucket: true, set: Vec::new() }
     }
 }
 
@@ -196,7 +190,12 @@ impl Cluster {
         };
         let builder = opendal::services::S3::default().bucket(name).endpoint(&garage.endpoint()).region(garage.region());
         let builder = builder.access_key_id(garage.access_key()).secret_access_key(garage.secret_key());
-        opendal::Operator::new(builder).expect("the bucket's address is right")
+        let operator = opendal::Operator::new(builder).expect("the bucket's address is right");
+        // Somebody may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let transport = opendal::HttpTransporter::new(ReqwestTransport::new(reqwest::Client::new()));
+        let context = operator.base_context().with_http_transport(transport);
+        operator.with_context(context)
     }
 
     /// The URI of something the customers see.
