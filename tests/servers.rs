@@ -172,22 +172,24 @@ fn a_proxy_passes_stalls_cuts_and_resets_as_it_is_told() {
     until(Duration::from_secs(5), || (proxy.open() == 0).then_some(())).unwrap();
 }
 
+/// The bucket `tried` by way of an endpoint.
+fn bucket(garage: &Garage, endpoint: &str) -> opendal::Operator {
+    // Somebody may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = opendal::services::S3::default().bucket("tried").endpoint(endpoint).region(garage.region());
+    let builder = builder.access_key_id(garage.access_key()).secret_access_key(garage.secret_key());
+    let operator = opendal::Operator::new(builder).unwrap();
+    let transport = opendal::HttpTransporter::new(ReqwestTransport::new(reqwest::Client::new()));
+    let context = operator.base_context().with_http_transport(transport);
+    operator.with_context(context)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_garage_server_keeps_objects_and_a_proxy_fails_the_requests_it_is_to_fail() {
     let mut garage = Garage::start();
     garage.create_bucket("tried");
     let proxy = StoreProxy::start(garage.port(), 1);
-    // Somebody may have been first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let transport = opendal::HttpTransporter::new(ReqwestTransport::new(reqwest::Client::new()));
-    let operator = |endpoint: String| {
-        let builder = opendal::services::S3::default().bucket("tried").endpoint(&endpoint).region(garage.region());
-        let builder = builder.access_key_id(garage.access_key()).secret_access_key(garage.secret_key());
-        let operator = opendal::Operator::new(builder).unwrap();
-        let context = operator.base_context().with_http_transport(transport.clone());
-        operator.with_context(context)
-    };
-    let (direct, through) = (operator(garage.endpoint()), operator(proxy.endpoint()));
+    let (direct, through) = (bucket(&garage, &garage.endpoint()), bucket(&garage, &proxy.endpoint()));
     through.write("a/one", "1").await.unwrap();
     for (fault, is_done) in [(StoreFault::Error, false), (StoreFault::RequestLost, false), (StoreFault::ReplyLost, true)] {
         proxy.plan("PUT", fault);
@@ -209,15 +211,7 @@ async fn a_garage_server_keeps_objects_and_a_proxy_fails_the_requests_it_is_to_f
     assert_eq!(requests.failed.values().sum::<u64>(), 14);
     drop((direct, through));
     garage.restart();
-    let direct = opendal::Operator::new(
-        opendal::services::S3::default()
-            .bucket("tried")
-            .endpoint(&garage.endpoint())
-            .region(garage.region())
-            .access_key_id(garage.access_key())
-            .secret_access_key(garage.secret_key()),
-    )
-    .unwrap();
+    let direct = bucket(&garage, &garage.endpoint());
     assert_eq!(direct.read("a/one").await.unwrap().to_vec(), b"1");
 }
 
