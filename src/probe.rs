@@ -82,10 +82,52 @@ pub struct VideoStream {
     pub clock: Clock,
     /// Places at which a decode may start, in decode order, at least 0.2 s apart.
     pub keyframes: Vec<Keyframe>,
+    /// Where every packet lies, for containers whose samples are packets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<PacketTable>,
     /// Mean bits a second of the stream.
     pub bit_rate: u64,
     /// ISO 639-2 language, when the source says one.
     pub language: Option<String>,
+}
+
+/// Everything to decode a stream from any of its packets without opening the container again: a chunk of a film then
+/// costs its own packets, not the index of the film.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketTable {
+    /// Packets that the table lists, in decode order; [`Keyframe::ordinal`] counts the same ones.
+    pub records: u64,
+    pub decoder: DecoderParameters,
+}
+
+/// What the container says to the decoder (libavcodec's `AVCodecParameters`), by names where numbers are one library
+/// version's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecoderParameters {
+    pub codec: String,
+    pub codec_tag: u32,
+    /// Hexadecimal.
+    pub extradata: String,
+    pub pixel_format: String,
+    pub profile: i32,
+    pub level: i32,
+    pub width: i32,
+    pub height: i32,
+    pub sample_aspect: Rational,
+    /// `progressive`, `tt`, `bb`, `tb`, `bt`, as the `ffprobe` program writes them; empty when unknown.
+    pub field_order: String,
+    pub colour_range: String,
+    pub colour_primaries: String,
+    pub colour_transfer: String,
+    pub colour_matrix: String,
+    pub chroma_location: String,
+    /// Frames by which the decoder delays its output.
+    pub reorder_frames: i32,
+    pub bits_per_coded_sample: i32,
+    pub bits_per_raw_sample: i32,
+    pub bit_rate: i64,
+    /// Frames a second, as the container states it.
+    pub frame_rate: Rational,
 }
 
 /// The part of a cut source that is gone.

@@ -16,7 +16,7 @@ use narrows::config::Config;
 use narrows::job::Job;
 use narrows::plan::preset::Preset;
 use narrows::plan::{self, PlanError};
-use narrows::sandbox::protocol::{Limits, RefusalReason, Report, Task};
+use narrows::sandbox::protocol::{Limits, RefusalReason, Report, Task, packet_table_file};
 use narrows::sandbox::{Disposition, Finished, InputSource, Outcome, Sandbox};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -122,15 +122,19 @@ impl Bench {
         Self { sandbox, limits: config.limits, home: tempfile::tempdir().unwrap(), runtime }
     }
 
-    /// Runs one task on `file` in a fresh scratch folder.
+    fn scratch(&self) -> PathBuf {
+        self.home.path().join("scratch")
+    }
+
+    /// Runs one task on these files in a fresh scratch folder.
     ///
     /// # Errors
     /// It ended as no source may make it end.
-    fn run(&self, task: Task, file: &Path) -> Result<Finished, String> {
-        let scratch = self.home.path().join("scratch");
+    fn run(&self, task: Task, files: &[&Path]) -> Result<Finished, String> {
+        let scratch = self.scratch();
+        let inputs = files.iter().map(|file| InputSource::File(Arc::new(File::open(file).unwrap()))).collect();
         let _ = fs::remove_dir_all(&scratch);
         fs::create_dir(&scratch).unwrap();
-        let inputs = vec![InputSource::File(Arc::new(File::open(file).unwrap()))];
         let kind = task.kind();
         let mut on_progress = |_| {};
         let run = self.sandbox.run(task, inputs, self.limits.clone(), &scratch, &mut on_progress, pending());
@@ -146,7 +150,7 @@ impl Bench {
 
     /// Everything that a job would have children do with `file`, on one chunk.
     fn work(&self, file: &Path, chance: &mut Chance) -> Result<&'static str, String> {
-        let Outcome::Done(report) = self.run(Task::Probe, file)?.outcome else { return Ok("refused by the probe") };
+        let Outcome::Done(report) = self.run(Task::Probe, &[file])?.outcome else { return Ok("refused by the probe") };
         let Report::Probe(probe) = *report else { return Err("probe: another report".into()) };
         // Half of them are cut at every keyframe, so that a child has to find its way into the middle.
         let grid = if chance.below(2) == 0 { "keyframes" } else { "gop" };
@@ -160,14 +164,17 @@ impl Bench {
         if let Some(video) = &plan.video {
             let chunk = if grid == "gop" { chance.below(video.chunks.len()) } else { 0 };
             let task = plan::encode_task(&plan, &probe, u32::try_from(chunk).unwrap(), 1);
-            end = match self.run(Task::Encode(Box::new(task)), file)?.outcome {
+            // It lies in the folder that is cleared, and is open by then.
+            let table = self.scratch().join(packet_table_file(video.stream));
+            let files = if task.table.is_some() { vec![file, table.as_path()] } else { vec![file] };
+            end = match self.run(Task::Encode(Box::new(task)), &files)?.outcome {
                 Outcome::Done(report) => done(&report),
                 _ => "refused by the encode",
             };
         }
         if !plan.audio.is_empty() {
             let task = plan::audio_task(&plan, 0);
-            if !matches!(self.run(Task::Audio(Box::new(task)), file)?.outcome, Outcome::Done(_)) {
+            if !matches!(self.run(Task::Audio(Box::new(task)), &[file])?.outcome, Outcome::Done(_)) {
                 end = "refused by the audio";
             }
         }

@@ -18,7 +18,7 @@ pub fn work(order: &Order, host: &dyn Host) -> Result<Report> {
     unsafe { ffi::av_log_set_level(ffi::AV_LOG_ERROR) };
     let scratch = Path::new(&order.scratch);
     match &order.task {
-        Task::Probe => probe::probe(host, &order.limits).map(Report::Probe),
+        Task::Probe => probe::probe(host, &order.limits, scratch).map(Report::Probe),
         Task::Encode(task) => encode::encode(host, &order.limits, scratch, task).map(Report::Encode),
         Task::Audio(task) => audio::encode(host, &order.limits, scratch, task).map(Report::Audio),
         Task::Remux(task) => remux::remux(host, &order.limits, scratch, order.inputs.len(), task).map(Report::Remux),

@@ -1,10 +1,28 @@
 //! A decoder, single-threaded: throughput comes from slots.
 
-use crate::media::demux::Stream;
-use crate::media::error::{AGAIN, Result, allocated, check, refuse, words};
+use crate::media::demux::{Stream, av_rational, rational};
+use crate::media::error::{AGAIN, Result, allocated, check, refuse, string, words};
 use crate::media::ffi;
 use crate::media::frame::{Frame, Packet};
+use crate::plan::time::Rational;
 use crate::sandbox::protocol::{Limits, RefusalReason};
+
+/// What a decoder is opened for.
+#[derive(Clone, Copy)]
+pub struct Coded<'a> {
+    pub parameters: &'a ffi::AVCodecParameters,
+    /// Index of the stream in its container.
+    pub stream: usize,
+    pub time_base: Rational,
+    pub frame_rate: Rational,
+}
+
+impl<'a> From<Stream<'a>> for Coded<'a> {
+    fn from(stream: Stream<'a>) -> Self {
+        let (time_base, frame_rate) = (stream.time_base(), rational(stream.0.avg_frame_rate));
+        Self { parameters: stream.parameters(), stream: stream.0.index as usize, time_base, frame_rate }
+    }
+}
 
 /// An open decoder of one stream.
 pub struct Decoder {
@@ -27,32 +45,29 @@ impl Decoder {
     ///
     /// # Errors
     /// Unsupported: no decoder for this codec. Limit: the picture is larger than allowed.
-    pub fn open(stream: Stream<'_>, limits: &Limits) -> Result<Self> {
-        let parameters = stream.parameters();
-        let name = stream.codec_name();
-        // SAFETY: the library's own look-up by id.
-        let codec = unsafe { ffi::avcodec_find_decoder(parameters.codec_id) };
+    pub fn open<'a>(coded: impl Into<Coded<'a>>, limits: &Limits) -> Result<Self> {
+        let Coded { parameters, stream, time_base, frame_rate } = coded.into();
+        // SAFETY: look-ups by id; the name is a constant of the library.
+        let (codec, name) =
+            unsafe { (ffi::avcodec_find_decoder(parameters.codec_id), string(ffi::avcodec_get_name(parameters.codec_id))) };
         if codec.is_null() {
             let name = if name == "none" { fourcc(parameters.codec_tag) } else { name };
-            return refuse(
-                RefusalReason::Unsupported,
-                format!("stream {}: there is no decoder for codec {name}", stream.0.index),
-            );
+            return refuse(RefusalReason::Unsupported, format!("stream {stream}: there is no decoder for codec {name}"));
         }
-        // SAFETY: codec is not null; the context is ours and freed on drop; the parameters belong to a living stream.
+        // SAFETY: codec is not null; the context is ours and freed on drop; the parameters are borrowed from their owner.
         unsafe {
             let decoder = Self { context: allocated(ffi::avcodec_alloc_context3(codec), "a decoder")? };
             let c = decoder.context;
             check(ffi::avcodec_parameters_to_context(c, parameters), RefusalReason::Media, "the stream's parameters")?;
             (*c).thread_count = 1;
-            (*c).pkt_timebase = stream.0.time_base;
-            (*c).framerate = stream.0.avg_frame_rate;
+            (*c).pkt_timebase = av_rational(time_base);
+            (*c).framerate = av_rational(frame_rate);
             (*c).max_pixels = limits.max_pixels as i64;
             let code = ffi::avcodec_open2(c, codec, std::ptr::null_mut());
             if code < 0 {
                 return refuse(
                     RefusalReason::Unsupported,
-                    format!("stream {}: the {name} decoder will not open: {}", stream.0.index, words(code)),
+                    format!("stream {stream}: the {name} decoder will not open: {}", words(code)),
                 );
             }
             Ok(decoder)

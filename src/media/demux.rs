@@ -190,8 +190,9 @@ impl Drop for Demuxer<'_> {
 #[derive(Clone, Copy)]
 pub struct Stream<'a>(pub &'a ffi::AVStream);
 
-impl Stream<'_> {
-    pub fn parameters(&self) -> &ffi::AVCodecParameters {
+impl<'a> Stream<'a> {
+    /// For as long as the container is open.
+    pub fn parameters(&self) -> &'a ffi::AVCodecParameters {
         // SAFETY: every stream has parameters.
         unsafe { &*self.0.codecpar }
     }

@@ -22,9 +22,11 @@ pub mod hdr;
 pub mod input;
 pub mod libraries;
 pub mod look;
+pub mod parameters;
 pub mod probe;
 pub mod remux;
 pub mod scan;
+pub mod table;
 pub mod window;
 
 pub(crate) use ffmpeg_next::ffi;

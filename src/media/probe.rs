@@ -13,13 +13,14 @@ use crate::probe::{AudioStream, Clock, Colour, DynamicRange, IgnoredStream, Inte
 use crate::sandbox::protocol::{Limits, RefusalReason};
 use ffi::AVMediaType::{AVMEDIA_TYPE_AUDIO, AVMEDIA_TYPE_DATA, AVMEDIA_TYPE_SUBTITLE, AVMEDIA_TYPE_VIDEO};
 use ffi::AVPacketSideDataType::{AV_PKT_DATA_CONTENT_LIGHT_LEVEL, AV_PKT_DATA_MASTERING_DISPLAY_METADATA};
+use std::path::Path;
 
-/// Probes input 0.
+/// Probes input 0, and leaves packet tables in the scratch folder.
 ///
 /// # Errors
 /// Media: not media, or nothing in it that can be decoded. Unsupported: encrypted, or codecs without decoder.
 /// Limit: too many streams, pixels, packets or hours.
-pub fn probe(host: &dyn Host, limits: &Limits) -> Result<Probe> {
+pub fn probe(host: &dyn Host, limits: &Limits, scratch: &Path) -> Result<Probe> {
     let remembering = Remembering::new(host);
     let host = &remembering;
     let demuxer = Demuxer::open(host, 0, limits, Depth::Streams)?;
@@ -43,7 +44,7 @@ pub fn probe(host: &dyn Host, limits: &Limits) -> Result<Probe> {
         probe.audio.push(audio_stream(demuxer.stream(index)?, index));
     }
     if !sorted.video.is_empty() {
-        add_video(host, limits, &demuxer, &sorted.video, &mut probe)?;
+        add_video(host, limits, scratch, &demuxer, &sorted.video, &mut probe)?;
     }
     if probe.video.is_empty() && probe.audio.is_empty() {
         return refuse(RefusalReason::Media, nothing_usable(&probe.ignored));
@@ -107,15 +108,23 @@ fn nothing_usable(ignored: &[IgnoredStream]) -> String {
     }
 }
 
-fn add_video(host: &dyn Host, limits: &Limits, demuxer: &Demuxer, streams: &[usize], probe: &mut Probe) -> Result<()> {
-    let (tracks, scan) = walk(host, limits, streams)?;
+fn add_video(
+    host: &dyn Host,
+    limits: &Limits,
+    scratch: &Path,
+    demuxer: &Demuxer,
+    streams: &[usize],
+    probe: &mut Probe,
+) -> Result<()> {
+    let (tracks, scan) = walk(host, limits, streams, scratch)?;
     probe.scan = scan;
     let mut last_refusal = None;
-    for track in tracks {
+    for mut track in tracks {
         let stream = demuxer.stream(track.index)?;
+        let table = track.take_table(stream)?;
         let why = match look(host, limits, track.index, &track.keyframes) {
             Ok(looked) if track.shown() > 0 => {
-                probe.video.push(video_stream(stream, &track, &looked, &mut probe.notes));
+                probe.video.push(VideoStream { table, ..video_stream(stream, &track, &looked, &mut probe.notes) });
                 continue;
             }
             Ok(_) => "it holds no packets".to_string(),
@@ -182,6 +191,7 @@ fn video_stream(stream: Stream<'_>, track: &Track, looked: &Looked, notes: &mut 
         shortest_frame: track.shortest,
         clock: track.clock.clone(),
         keyframes: track.keyframes.clone(),
+        table: None,
         bit_rate: (track.bytes as f64 * 8.0 / span_s) as u64,
         language: language(stream),
     }

@@ -4,15 +4,17 @@
 //! as zeros, so libavformat gives every timestamp, edit lists applied, from the tables alone. Everything else is
 //! read once from end to end.
 
-use crate::media::demux::{Demuxer, Depth};
+use crate::media::demux::{Demuxer, Depth, Stream};
 use crate::media::error::{Result, refuse};
 use crate::media::frame::Packet;
 use crate::media::input::{Host, top_level_boxes};
+use crate::media::table::TableWriter;
 use crate::plan::time::{Rational, seconds};
-use crate::probe::{Clock, Keyframe, Scan};
+use crate::probe::{Clock, Keyframe, PacketTable, Scan};
 use crate::sandbox::protocol::{Limits, RefusalReason};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::path::Path;
 
 /// Keyframes nearer together than this are one starting place, seconds.
 const KEYFRAME_DISTANCE_S: f64 = 0.2;
@@ -40,6 +42,7 @@ pub struct Track {
     pub missing: u64,
     pub first_missing: Option<i64>,
     pub clock: Clock,
+    table: Option<TableWriter>,
     window: BinaryHeap<Reverse<(i64, i64)>>,
     last_dts: Option<i64>,
     without_pts: u64,
@@ -64,6 +67,7 @@ impl Track {
             missing: 0,
             first_missing: None,
             clock: Clock::Trusted,
+            table: None,
             window: BinaryHeap::new(),
             last_dts: None,
             without_pts: 0,
@@ -73,13 +77,16 @@ impl Track {
         }
     }
 
-    fn add(&mut self, packet: &Packet, source_bytes: Option<u64>) {
+    fn add(&mut self, packet: &Packet, source_bytes: Option<u64>) -> Result<()> {
         let (pts, dts, raw) = (packet.pts(), packet.dts(), packet.get());
         let beyond = source_bytes.is_some_and(|all| raw.pos >= 0 && raw.pos as u64 + raw.size.max(0) as u64 > all);
         if beyond {
             self.missing += 1;
             self.first_missing = [self.first_missing, pts].into_iter().flatten().min();
-            return;
+            return Ok(());
+        }
+        if let Some(table) = &mut self.table {
+            table.add(packet)?;
         }
         if let (Some(last), Some(dts)) = (self.last_dts, dts) {
             self.backward += u64::from(dts < last);
@@ -92,16 +99,17 @@ impl Track {
         self.bytes += raw.size.max(0) as u64;
         if packet.is_discarded() {
             self.decoded_only += 1;
-            return;
+            return Ok(());
         }
         let Some(pts) = pts else {
             self.without_pts += 1;
-            return;
+            return Ok(());
         };
         self.window.push(Reverse((pts, raw.duration)));
         if self.window.len() > REORDER_PACKETS {
             self.take_oldest();
         }
+        Ok(())
     }
 
     fn add_keyframe(&mut self, pts: Option<i64>, dts: Option<i64>, pos: i64) {
@@ -124,6 +132,15 @@ impl Track {
         }
         self.last_pts = pts;
         self.end_pts = pts + duration.max(0);
+    }
+
+    /// The packet table, where the stream can have one: a whole source on a clock that is believed.
+    ///
+    /// # Errors
+    /// Internal: the scratch folder cannot be written to.
+    pub fn take_table(&mut self, stream: Stream<'_>) -> Result<Option<PacketTable>> {
+        let table = self.table.take().map(|table| table.finish(stream)).transpose()?.flatten();
+        Ok(table.filter(|_| self.missing == 0 && self.clock == Clock::Trusted))
     }
 
     /// Packets that show a frame.
@@ -160,11 +177,11 @@ impl Track {
     }
 }
 
-/// Walks all packets of these video streams.
+/// Walks all packets of these video streams. Where there is an index, packet tables are made of it in `scratch`.
 ///
 /// # Errors
 /// Limit: more packets, or a longer title, than allowed. Input: the bytes cannot be had.
-pub fn walk(host: &dyn Host, limits: &Limits, streams: &[usize]) -> Result<(Vec<Track>, Scan)> {
+pub fn walk(host: &dyn Host, limits: &Limits, streams: &[usize], scratch: &Path) -> Result<(Vec<Track>, Scan)> {
     let probing = Demuxer::open(host, 0, limits, Depth::Header)?;
     let indexed = probing.has_index();
     let mut demuxer = if indexed { probing } else { Demuxer::open(host, 0, limits, Depth::Streams)? };
@@ -173,7 +190,9 @@ pub fn walk(host: &dyn Host, limits: &Limits, streams: &[usize]) -> Result<(Vec<
     }
     let mut tracks = Vec::new();
     for &index in streams {
-        tracks.push(Track::new(index, demuxer.stream(index)?.time_base()));
+        let stream = demuxer.stream(index)?;
+        let table = if indexed { TableWriter::open(stream, scratch)? } else { None };
+        tracks.push(Track { table, ..Track::new(index, stream.time_base()) });
     }
     demuxer.only_these(streams);
     read_all(host, limits, &mut demuxer, &mut tracks, indexed.then(|| host.bytes(0)))?;
@@ -204,7 +223,7 @@ fn read_all(
     while demuxer.read(&mut packet)? {
         let stream = packet.get().stream_index as usize;
         let Some(track) = tracks.iter_mut().find(|t| t.index == stream) else { continue };
-        track.add(&packet, source_bytes);
+        track.add(&packet, source_bytes)?;
         if track.packets > limits.max_frames {
             return refuse(RefusalReason::Limit, format!("stream {stream} has more than {} packets", limits.max_frames));
         }

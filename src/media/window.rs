@@ -2,15 +2,17 @@
 //!
 //! A chunk is the frames whose presentation time lies in `[start, end)`. Decoding starts at the last keyframe that
 //! is safe for the first of them: for H.264 one keyframe earlier when it is no IDR picture, because pictures
-//! before it may still be referred to. What the demuxer gives after a seek is believed only when it is the very
-//! packet the probe saw there; otherwise the source is read from its beginning and nothing is decoded until then.
+//! before it may still be referred to. Where the probe left a packet table, the packets are read by that, and the
+//! container is not opened. What is found at a keyframe's place is believed only when it is the very packet the probe saw
+//! there; otherwise the source is read from its beginning and nothing is decoded until then.
 
-use crate::media::decode::{Decoded, Decoder};
+use crate::media::decode::{Coded, Decoded, Decoder};
 use crate::media::demux::{Demuxer, Depth, SeekTo};
 use crate::media::error::Result;
 use crate::media::ffi;
 use crate::media::frame::{Frame, Packet};
 use crate::media::input::Host;
+use crate::media::table::TableReader;
 use crate::probe::Keyframe;
 use crate::sandbox::protocol::{Damage, EncodeTask, Limits};
 
@@ -24,7 +26,7 @@ const CLEAN_JUMP_S: i64 = 10;
 /// Decodes one chunk of one stream.
 pub struct Window<'h> {
     host: &'h dyn Host,
-    demuxer: Demuxer<'h>,
+    packets: Packets<'h>,
     decoder: Decoder,
     packet: Packet,
     /// `packet` holds one that was not decoded yet.
@@ -58,17 +60,12 @@ impl<'h> Window<'h> {
     pub fn open(host: &'h dyn Host, limits: &Limits, task: &EncodeTask) -> Result<Self> {
         let warm_up = i64::from(task.filters.neighbours()) * 2 * (task.frame_duration / task.ticks_per_tick.max(1)).max(1);
         let bounds = Bounds { start: task.chunk.start, end: task.chunk.end, warm: task.chunk.start.map(|s| s - warm_up) };
-        let mut demuxer = Demuxer::open(host, 0, limits, Depth::Streams)?;
-        demuxer.only(task.stream);
         let mut packet = Packet::new()?;
-        let mut held = false;
-        if let Some(warm) = bounds.warm {
-            held = go_to_start(host, limits, &mut demuxer, &mut packet, task, warm)?;
-        }
-        let decoder = Decoder::open(demuxer.stream(task.stream)?, limits)?;
+        let (packets, held) = Packets::open(host, limits, &mut packet, task, bounds.warm)?;
+        let decoder = Decoder::open(packets.coded(task)?, limits)?;
         Ok(Self {
             host,
-            demuxer,
+            packets,
             decoder,
             packet,
             held,
@@ -135,7 +132,7 @@ impl<'h> Window<'h> {
 
     fn feed(&mut self) -> Result<()> {
         while !self.held {
-            if !self.demuxer.read(&mut self.packet)? {
+            if !self.packets.read(&mut self.packet)? {
                 self.draining = true;
                 self.decoder.send(None);
                 return Ok(());
@@ -179,36 +176,102 @@ impl<'h> Window<'h> {
     }
 }
 
-/// Goes to the keyframe that is safe for `warm`; true when `packet` holds it.
-fn go_to_start<'h>(
-    host: &'h dyn Host,
-    limits: &Limits,
-    demuxer: &mut Demuxer<'h>,
-    packet: &mut Packet,
-    task: &EncodeTask,
-    warm: i64,
-) -> Result<bool> {
-    let Some(mut at) = task.keyframes.iter().rposition(|k| k.pts <= warm) else { return Ok(false) };
-    let mut landed = land(demuxer, packet, task.stream, &task.keyframes[at])?;
-    if at > 0 && landed && !is_closed(demuxer, packet, task.stream)? {
-        at -= 1;
-        landed = land(demuxer, packet, task.stream, &task.keyframes[at])?;
+/// Where a chunk's packets come from.
+enum Packets<'h> {
+    Container(Demuxer<'h>),
+    Table(TableReader<'h>),
+}
+
+impl<'h> Packets<'h> {
+    /// Ready to give what the chunk's first frame needs; true when `packet` holds the first of it.
+    fn open(
+        host: &'h dyn Host,
+        limits: &Limits,
+        packet: &mut Packet,
+        task: &EncodeTask,
+        warm: Option<i64>,
+    ) -> Result<(Self, bool)> {
+        if let Some(table) = &task.table {
+            let mut packets = Packets::Table(TableReader::open(host, table, task.stream)?);
+            let Some(at) = warm.and_then(|warm| keyframe_for(task, warm)) else { return Ok((packets, false)) };
+            if packets.land_safely(packet, task, at)? {
+                return Ok((packets, true));
+            }
+        }
+        Self::of_container(host, limits, packet, task, warm)
     }
-    if landed {
-        return Ok(true);
+
+    fn of_container(
+        host: &'h dyn Host,
+        limits: &Limits,
+        packet: &mut Packet,
+        task: &EncodeTask,
+        warm: Option<i64>,
+    ) -> Result<(Self, bool)> {
+        let mut packets = Self::from_the_beginning(host, limits, task)?;
+        let Some(at) = warm.and_then(|warm| keyframe_for(task, warm)) else { return Ok((packets, false)) };
+        if packets.land_safely(packet, task, at)? {
+            return Ok((packets, true));
+        }
+        packets = Self::from_the_beginning(host, limits, task)?;
+        // It may refer across itself, and is not looked at twice: one keyframe earlier is safe.
+        let wanted = &task.keyframes[at.saturating_sub(1)];
+        while packets.read(packet)? {
+            host.progress(0);
+            if is_keyframe(packet, task.stream, wanted) {
+                return Ok((packets, true));
+            }
+        }
+        // The keyframe is gone: decode everything there is.
+        Ok((Self::from_the_beginning(host, limits, task)?, false))
     }
-    *demuxer = Demuxer::open(host, 0, limits, Depth::Streams)?;
-    demuxer.only(task.stream);
-    while demuxer.read(packet)? {
-        host.progress(0);
-        if is_keyframe(packet, task.stream, &task.keyframes[at]) {
+
+    fn from_the_beginning(host: &'h dyn Host, limits: &Limits, task: &EncodeTask) -> Result<Self> {
+        let mut demuxer = Demuxer::open(host, 0, limits, Depth::Streams)?;
+        demuxer.only(task.stream);
+        Ok(Packets::Container(demuxer))
+    }
+
+    /// Lands on this keyframe of the task, or on the one before it where that one may be referred across. False: what is
+    /// there is not what the probe saw.
+    fn land_safely(&mut self, packet: &mut Packet, task: &EncodeTask, at: usize) -> Result<bool> {
+        if !self.land(packet, task.stream, &task.keyframes[at])? {
+            return Ok(false);
+        }
+        if at == 0 || is_closed(self.coded(task)?.parameters, packet) {
             return Ok(true);
         }
+        self.land(packet, task.stream, &task.keyframes[at - 1])
     }
-    // The keyframe is gone: decode everything there is.
-    *demuxer = Demuxer::open(host, 0, limits, Depth::Streams)?;
-    demuxer.only(task.stream);
-    Ok(false)
+
+    fn land(&mut self, packet: &mut Packet, stream: usize, keyframe: &Keyframe) -> Result<bool> {
+        match self {
+            Packets::Container(demuxer) => land(demuxer, packet, stream, keyframe),
+            Packets::Table(table) => {
+                table.go_to(keyframe.ordinal);
+                Ok(table.read(packet)? && is_keyframe(packet, stream, keyframe))
+            }
+        }
+    }
+
+    fn read(&mut self, packet: &mut Packet) -> Result<bool> {
+        match self {
+            Packets::Container(demuxer) => demuxer.read(packet),
+            Packets::Table(table) => table.read(packet),
+        }
+    }
+
+    fn coded(&self, task: &EncodeTask) -> Result<Coded<'_>> {
+        match self {
+            Packets::Table(table) => Ok(table.coded(task.source_base)),
+            Packets::Container(demuxer) => Ok(demuxer.stream(task.stream)?.into()),
+        }
+    }
+}
+
+/// The last keyframe that the task tells of at or before `warm`.
+fn keyframe_for(task: &EncodeTask, warm: i64) -> Option<usize> {
+    task.keyframes.iter().rposition(|k| k.pts <= warm)
 }
 
 /// Seeks so that the next packet is this keyframe.
@@ -240,17 +303,15 @@ fn is_keyframe(packet: &Packet, stream: usize, keyframe: &Keyframe) -> bool {
 }
 
 /// No picture after this one, in presentation order, needs one before it in decode order.
-fn is_closed(demuxer: &Demuxer, packet: &Packet, stream: usize) -> Result<bool> {
-    let stream = demuxer.stream(stream)?;
-    let parameters = stream.parameters();
+fn is_closed(parameters: &ffi::AVCodecParameters, packet: &Packet) -> bool {
     if parameters.codec_id != ffi::AVCodecID::AV_CODEC_ID_H264 {
-        return Ok(true);
+        return true;
     }
     // SAFETY: extradata holds `extradata_size` bytes.
     let avcc = parameters.extradata_size > 4 && unsafe { *parameters.extradata == 1 };
     // SAFETY: as above.
     let length_bytes = if avcc { usize::from(unsafe { *parameters.extradata.add(4) } & 3) + 1 } else { 0 };
-    Ok(holds_idr(packet.data(), length_bytes))
+    holds_idr(packet.data(), length_bytes)
 }
 
 /// An H.264 access unit holds an IDR slice (nal_unit_type 5, ITU-T H.264 7.4.1). `length_bytes` is the size of

@@ -6,16 +6,26 @@ use super::tools::{Attempt, Planned, Tools};
 use super::upload::{self, MediaPlace};
 use crate::plan::make;
 use crate::plan::marker::{Marker, PartResult};
+use crate::sandbox::InputSource;
 use crate::sandbox::protocol::{EncodeReport, EncodeTask, Report, Task};
+use crate::store::StoreError;
+use crate::store::key::Key;
+use std::sync::Arc;
 
 pub(super) async fn run(tools: &Tools, planned: &Planned, chunk: u32, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let chunks = planned.plan.video.as_ref().map_or(0, |v| v.chunks.len());
     if chunk as usize >= chunks {
         return Err(PartError::Poison(format!("{}: the plan has {chunks} chunks", attempt.part)));
     }
-    let task = make::encode_task(&planned.plan, &planned.probe, chunk, tools.settings.threads_per_slot);
-    let source = child::source(tools, &planned.accepted).await?;
-    let worked = child::run(tools, &planned.accepted, attempt, Task::Encode(Box::new(task.clone())), vec![source]).await?;
+    let mut task = make::encode_task(&planned.plan, &planned.probe, chunk, tools.settings.threads_per_slot);
+    let mut inputs = vec![child::source(tools, &planned.accepted).await?];
+    if task.table.is_some() {
+        match packet_table(tools, planned, task.stream).await? {
+            Some(table) => inputs.push(table),
+            None => task.table = None,
+        }
+    }
+    let worked = child::run(tools, &planned.accepted, attempt, Task::Encode(Box::new(task.clone())), inputs).await?;
     drop(attempt.permit.take());
     let Report::Encode(mut report) = worked.report else { return Err(unexpected(attempt.part, "no encode")) };
     check(&report, &task).map_err(|what| unexpected(attempt.part, &what))?;
@@ -36,6 +46,15 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, chunk: u32, attempt: &
         cpu_s: worked.cpu_s,
         peak_bytes: worked.peak_bytes,
     })
+}
+
+/// The packet table that the probe left; without it the child opens the container.
+async fn packet_table(tools: &Tools, planned: &Planned, stream: usize) -> Result<Option<InputSource>, PartError> {
+    match tools.stores.work().random_access(&Key::packets(planned.id(), stream)).await {
+        Ok(table) => Ok(Some(InputSource::Ranges(Arc::new(table)))),
+        Err(StoreError::Missing(_)) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// The report is about this chunk, these rungs and these segments: names and numbers become paths of objects.

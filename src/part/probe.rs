@@ -3,11 +3,14 @@
 use super::accepted::Accepted;
 use super::child::{self, unexpected};
 use super::error::PartError;
+use super::scratch::Scratch;
 use super::tools::{Attempt, Tools};
+use super::upload;
 use crate::event::Cause;
 use crate::plan::marker::{Marker, PartResult};
 use crate::plan::{self, PlanError};
-use crate::sandbox::protocol::{Report, Task};
+use crate::probe::Probe;
+use crate::sandbox::protocol::{Report, Task, packet_table_file};
 use crate::store::key::Key;
 
 pub(super) async fn run(tools: &Tools, accepted: &Accepted, attempt: &mut Attempt) -> Result<Marker, PartError> {
@@ -19,6 +22,9 @@ pub(super) async fn run(tools: &Tools, accepted: &Accepted, attempt: &mut Attemp
         PlanError::Preset(message) => PartError::reject(Cause::Settings, message),
         PlanError::Media(message) => PartError::reject(Cause::Media, message),
     })?;
+    if let Some(video) = &plan.video {
+        upload_table(tools, accepted, &worked.scratch, &probe, video.stream).await?;
+    }
     tools.stores.work().put_json(&Key::probe(&accepted.id), &probe).await?;
     tools.stores.work().put_json(&Key::plan(&accepted.id), &plan).await?;
     Ok(Marker {
@@ -30,4 +36,19 @@ pub(super) async fn run(tools: &Tools, accepted: &Accepted, attempt: &mut Attemp
         cpu_s: worked.cpu_s,
         peak_bytes: worked.peak_bytes,
     })
+}
+
+/// Uploads the packet table of the stream that is encoded, where it has one.
+async fn upload_table(
+    tools: &Tools,
+    accepted: &Accepted,
+    scratch: &Scratch,
+    probe: &Probe,
+    stream: usize,
+) -> Result<(), PartError> {
+    if !probe.video.iter().any(|video| video.index == stream && video.table.is_some()) {
+        return Ok(());
+    }
+    let file = upload::inside(scratch, &packet_table_file(stream))?;
+    Ok(tools.stores.work().put_file(&Key::packets(&accepted.id, stream), &file).await?)
 }

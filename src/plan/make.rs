@@ -96,7 +96,8 @@ fn check_whole(stream: &VideoStream, on_damage: OnDamage, rules: &DamageRules) -
 pub fn encode_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> EncodeTask {
     let video = plan.video.as_ref().expect("a plan with an encode part has video");
     let chunk = video.chunks[chunk as usize].clone();
-    let keyframes = probe.video.iter().find(|stream| stream.index == video.stream).map_or(&[][..], |stream| &stream.keyframes);
+    let stream = probe.video.iter().find(|stream| stream.index == video.stream);
+    let keyframes = stream.map_or(&[][..], |stream| &stream.keyframes);
     let told = match (chunk.start, keyframes.get(chunk.keyframe)) {
         (Some(start), Some(own)) if own.pts <= start => {
             keyframes[(chunk.keyframe + 1).saturating_sub(KEYFRAMES_TOLD)..=chunk.keyframe].to_vec()
@@ -116,6 +117,7 @@ pub fn encode_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> Enco
         frame_rate: video.frame_rate,
         chunk,
         keyframes: told,
+        table: stream.and_then(|stream| stream.table.clone()),
         filters: video.filters.clone(),
         rungs: video.rungs.clone(),
         threads,

@@ -6,7 +6,7 @@
 
 use crate::plan::time::Rational;
 use crate::plan::{AudioPlan, Chunk, Filters, Rung};
-use crate::probe::{Keyframe, Probe};
+use crate::probe::{Keyframe, PacketTable, Probe};
 use serde::{Deserialize, Serialize};
 
 /// Largest payload of one frame, bytes. A probe of ten hours is about 4 MB.
@@ -70,9 +70,9 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Task {
-    /// Input 0: the source.
+    /// Input 0: the source. Packet tables are left in the scratch folder, each named by [`packet_table_file`].
     Probe,
-    /// Input 0: the source.
+    /// Input 0: the source. Input 1, where the task says so: its packet table.
     Encode(Box<EncodeTask>),
     /// Input 0: the source.
     Audio(Box<AudioTask>),
@@ -89,6 +89,11 @@ impl Task {
             Task::Remux(_) => "remux",
         }
     }
+}
+
+/// The scratch file in which a probe leaves the packet table of a stream.
+pub fn packet_table_file(stream: usize) -> String {
+    format!("packets-{stream}.bin")
 }
 
 /// Encode one chunk for all rungs.
@@ -108,6 +113,9 @@ pub struct EncodeTask {
     /// Where decoding may start, in decode order: the last few keyframes up to the chunk's own.
     /// Empty: from the beginning.
     pub keyframes: Vec<Keyframe>,
+    /// Input 1 lists the packets of the stream: the container need not be opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<PacketTable>,
     pub filters: Filters,
     pub rungs: Vec<Rung>,
     /// Threads for each encoder that may use them without changing its output.

@@ -43,6 +43,11 @@ impl Key {
         Self::work(job, "probe.json")
     }
 
+    /// Where every packet of a stream lies.
+    pub fn packets(job: &JobId, stream: usize) -> Self {
+        Self::work(job, &format!("packets/{stream}.bin"))
+    }
+
     /// Everything decided before encoding.
     pub fn plan(job: &JobId) -> Self {
         Self::work(job, "plan.json")
@@ -165,6 +170,7 @@ mod tests {
         let paths = [
             (Key::job(&job()), "jobs/talk-1/job.json"),
             (Key::probe(&job()), "jobs/talk-1/probe.json"),
+            (Key::packets(&job(), 3), "jobs/talk-1/packets/3.bin"),
             (Key::plan(&job()), "jobs/talk-1/plan.json"),
             (Key::marker(&job(), PartId::Encode(12)), "jobs/talk-1/done/encode/00012.json"),
             (Key::marker(&job(), PartId::Probe), "jobs/talk-1/done/probe.json"),

@@ -247,10 +247,18 @@ impl Store {
     /// # Errors
     /// It is missing or cannot be asked for.
     pub async fn ranged(&self, key: &Key) -> Result<RangedSource, StoreError> {
+        Ok(self.random_access(key).await?.whole())
+    }
+
+    /// An object of which a few places are read.
+    ///
+    /// # Errors
+    /// It is missing or cannot be asked for.
+    pub async fn random_access(&self, key: &Key) -> Result<RangedSource, StoreError> {
         let missing = || StoreError::Missing(key.path().into());
         let identity = self.identity(key.path()).await?.ok_or_else(missing)?;
         let (path, cache) = (self.at(key.path()), self.cache.clone());
-        Ok(RangedSource::of_object(&self.operator, path, key.path().into(), &identity, cache).whole())
+        Ok(RangedSource::of_object(&self.operator, path, key.path().into(), &identity, cache))
     }
 }
 

@@ -35,6 +35,7 @@ fn paced(frames: i64, keyframes: &[i64], time_base: Rational, frame_rate: Ration
         constant_rate: true,
         interlace: Interlace::Progressive,
         missing: None,
+        table: None,
         packets: frames as u64,
         first_pts,
         last_pts: at(frames - 1),

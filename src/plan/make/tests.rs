@@ -35,6 +35,7 @@ fn picture() -> VideoStream {
         constant_rate: true,
         interlace: Interlace::Progressive,
         missing: None,
+        table: None,
         packets: (SECONDS * 25) as u64,
         first_pts: 1024,
         last_pts: 1024 + SECONDS * 12_800 - 512,
