@@ -40,7 +40,7 @@ const MAX_DECODER_ERRORS: u32 = 16;
 /// Media: the stream gives no sound. Settings: the encoder does not take them. Limit: the sound is too long.
 pub fn encode(host: &dyn Host, limits: &Limits, scratch: &Path, task: &AudioTask) -> Result<AudioReport> {
     let plan = &task.rendition;
-    let mut demuxer = Demuxer::open(host, 0, limits, Depth::Streams)?;
+    let mut demuxer = Demuxer::open(host, 0, limits, Depth::Packets)?;
     let stream = demuxer.stream(plan.stream)?;
     if stream.kind() != ffi::AVMediaType::AVMEDIA_TYPE_AUDIO {
         return refuse(RefusalReason::Media, format!("stream {} of the source is not audio", plan.stream));

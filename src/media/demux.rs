@@ -26,6 +26,8 @@ pub enum Depth {
     Header,
     /// As the `ffmpeg` program does: some packets are read and decoded to learn of the streams.
     Streams,
+    /// The same, but for the length: streams of bytes are not searched for their last packet.
+    Packets,
 }
 
 impl<'h> Demuxer<'h> {
@@ -39,7 +41,7 @@ impl<'h> Demuxer<'h> {
         let context = allocated(unsafe { ffi::avformat_alloc_context() }, "a container")?;
         let mut demuxer = Self { context, input };
         demuxer.open_header(limits, depth)?;
-        if depth == Depth::Streams {
+        if depth != Depth::Header {
             demuxer.find_streams()?;
         }
         Ok(demuxer)
@@ -55,6 +57,7 @@ impl<'h> Demuxer<'h> {
             if depth == Depth::Header {
                 (*self.context).flags |= ffi::AVFMT_FLAG_NOPARSE | ffi::AVFMT_FLAG_NOFILLIN;
             }
+            (*self.context).skip_estimate_duration_from_pts = c_int::from(depth == Depth::Packets);
             ffi::avformat_open_input(&mut self.context, std::ptr::null(), std::ptr::null(), &mut options.0)
         };
         if let Some(why) = self.input.failure() {

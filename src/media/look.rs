@@ -109,7 +109,7 @@ pub fn look(host: &dyn Host, limits: &Limits, stream: usize, keyframes: &[Keyfra
 }
 
 fn look_at(host: &dyn Host, limits: &Limits, stream: usize, place: Option<&Keyframe>, looked: &mut Looked) -> Result<()> {
-    let mut demuxer = Demuxer::open(host, 0, limits, Depth::Streams)?;
+    let mut demuxer = Demuxer::open(host, 0, limits, Depth::Packets)?;
     demuxer.only(stream);
     if let Some(k) = place {
         let to = if demuxer.is_byte_stream() && k.pos >= 0 { SeekTo::Byte(k.pos) } else { SeekTo::Time(k.dts) };

@@ -227,7 +227,7 @@ impl<'h> Packets<'h> {
     }
 
     fn from_the_beginning(host: &'h dyn Host, limits: &Limits, task: &EncodeTask) -> Result<Self> {
-        let mut demuxer = Demuxer::open(host, 0, limits, Depth::Streams)?;
+        let mut demuxer = Demuxer::open(host, 0, limits, Depth::Packets)?;
         demuxer.only(task.stream);
         Ok(Packets::Container(demuxer))
     }
