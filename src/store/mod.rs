@@ -2,6 +2,7 @@
 //!
 //! A [`Store`] is one place; [`Stores`] are those of the configuration, and what a job's URIs resolve to.
 
+mod blame;
 pub mod cache;
 mod check;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod upload;
 mod uri;
 mod web;
 
+use blame::Blame;
 use cache::BlockCache;
 use futures::TryStreamExt;
 use key::Key;
@@ -157,23 +159,49 @@ impl Store {
 
     /// A failure, with what the operator of a named store can do about it.
     fn error(&self, path: &str, error: &opendal::Error) -> StoreError {
-        match StoreError::of(path, error) {
-            StoreError::Denied { path, reason } if !self.name.is_empty() => {
-                let name = &self.name;
-                let hint = match error.kind() {
-                    ErrorKind::PermissionDenied => {
-                        format!("; check the credentials in stores.{name}, and what they are allowed to do")
-                    }
-                    ErrorKind::ConfigInvalid => format!("; check bucket, endpoint and region in stores.{name}"),
-                    _ => String::new(),
-                };
-                StoreError::Denied { path, reason: format!("store '{name}': {reason}{hint}") }
+        let (name, path, reason) = (&self.name, path.to_string(), scrub::reason(error));
+        let hint = match blame::of(error) {
+            Some(_) if name.is_empty() => None,
+            Some(Blame::Credentials) => Some(format!("check the credentials in stores.{name}, and what they are allowed to do")),
+            Some(Blame::Place) => Some(self.place_hint()),
+            None => None,
+        };
+        if let Some(hint) = hint {
+            return StoreError::Denied { path, reason: format!("store '{name}': {reason}; {hint}") };
+        }
+        match StoreError::of(&path, error) {
+            StoreError::Denied { path, reason } if !name.is_empty() => {
+                StoreError::Denied { path, reason: format!("store '{name}': {reason}") }
             }
-            StoreError::Failed { path, reason } if !self.name.is_empty() => {
-                StoreError::Failed { path, reason: format!("store '{}': {reason}", self.name) }
+            StoreError::Failed { path, reason } if !name.is_empty() => {
+                StoreError::Failed { path, reason: format!("store '{name}': {reason}") }
             }
             other => other,
         }
+    }
+
+    /// A failure of what needs nothing but the place to be there: listing, and writing. In a bucket "not found" means that
+    /// there is no such bucket then, not that it is empty.
+    fn error_of_place(&self, path: &str, error: &opendal::Error) -> StoreError {
+        match self.error(path, error) {
+            StoreError::Missing(path) if blame::lost_upload(error) => {
+                StoreError::Failed { path, reason: format!("store '{}': {}", self.name, scrub::reason(error)) }
+            }
+            StoreError::Missing(path) if !self.is_folder() => {
+                let reason = format!("store '{}': {}; {}", self.name, scrub::reason(error), self.place_hint());
+                StoreError::Denied { path, reason }
+            }
+            other => other,
+        }
+    }
+
+    fn place_hint(&self) -> String {
+        format!("check {} in stores.{}", blame::places(self.operator.info().scheme()), self.name)
+    }
+
+    /// Is it a folder of a file system, not a bucket?
+    fn is_folder(&self) -> bool {
+        self.operator.info().scheme() == "fs"
     }
 
     /// A small object, whole.
@@ -222,7 +250,7 @@ impl Store {
         match self.operator.stat(&self.at(path)).await {
             Ok(meta) if meta.is_file() => Ok(Some(meta)),
             Ok(_) => Ok(None),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == ErrorKind::NotFound && blame::of(&e).is_none() => Ok(None),
             Err(e) => Err(self.error(path, &e)),
         }
     }

@@ -10,6 +10,8 @@ use super::list::TEMPORARY;
 use super::upload::Proofs;
 use super::web::Web;
 use super::{Store, StoreError, scrub};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use opendal::layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer};
 use opendal::{HttpTransporter, Operator, services};
 use opendal_http_transport_reqwest::ReqwestTransport;
@@ -33,6 +35,29 @@ pub(super) struct Opening<'a> {
 /// Gives the process its TLS. Idempotent: whoever came first did the same.
 pub(super) fn prepare() {
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Is it one of the documents that Google's clients take? The client itself would find out at the first request.
+///
+/// # Errors
+/// What it lacks, and nothing of what it holds.
+fn google_credential(text: &str) -> Result<(), String> {
+    const KINDS: [(&str, &[&str]); 4] = [
+        ("service_account", &["client_email", "private_key"]),
+        ("external_account", &["audience", "subject_token_type", "token_url", "credential_source"]),
+        ("impersonated_service_account", &["service_account_impersonation_url", "source_credentials"]),
+        ("authorized_user", &["client_id", "client_secret", "refresh_token"]),
+    ];
+    let document: serde_json::Value = serde_json::from_str(text).map_err(|e| format!("is no JSON: {e}"))?;
+    let kind = KINDS.iter().find(|(kind, _)| document["type"] == *kind);
+    let Some((kind, fields)) = kind else {
+        let known: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
+        return Err(format!("is no credential of Google: its type is none of {}", known.join(", ")));
+    };
+    match fields.iter().find(|field| document[**field].is_null() || document[**field] == "") {
+        Some(field) => Err(format!("is a credential of the type {kind} without {field}")),
+        None => Ok(()),
+    }
 }
 
 impl Opening<'_> {
@@ -80,7 +105,7 @@ impl Opening<'_> {
         let mut s3 = services::S3::default()
             .bucket(&self.text(config.bucket.as_ref()))
             .root(&self.root())
-            .endpoint(&self.text(config.endpoint.as_ref()))
+            .endpoint(&config.address().unwrap_or_default())
             .region(&self.text(config.region.as_ref()));
         if config.virtual_host_style {
             s3 = s3.enable_virtual_host_style();
@@ -101,39 +126,56 @@ impl Opening<'_> {
         if let Some(token) = self.secret("session_token", config.session_token.as_ref())? {
             s3 = s3.session_token(&token);
         }
+        if config.anonymous {
+            s3 = s3.skip_signature();
+        }
         self.built(Operator::new(s3))
     }
 
     fn gcs(&self) -> Result<Operator, SettingError> {
-        use base64::Engine as _;
         let config = self.config;
         let mut gcs = services::Gcs::default()
             .bucket(&self.text(config.bucket.as_ref()))
             .root(&self.root())
-            .endpoint(&self.text(config.endpoint.as_ref()));
+            .endpoint(&config.address().unwrap_or_default());
         if !config.ambient_credentials {
             gcs = gcs.disable_config_load().disable_vm_metadata();
         }
         if let Some(key) = self.secret("credential", config.credential.as_ref())? {
-            gcs = gcs.credential(&base64::prelude::BASE64_STANDARD.encode(key));
+            google_credential(&key).map_err(|reason| SettingError::new(self.at("credential"), reason))?;
+            gcs = gcs.credential(&BASE64_STANDARD.encode(key));
+        }
+        if config.anonymous {
+            gcs = gcs.skip_signature();
         }
         self.built(Operator::new(gcs))
     }
 
     fn azblob(&self) -> Result<Operator, SettingError> {
         let config = self.config;
-        let account = self.text(config.account.as_ref());
-        let own = format!("https://{account}.blob.core.windows.net");
         let mut azblob = services::Azblob::default()
             .container(&self.text(config.bucket.as_ref()))
             .root(&self.root())
-            .endpoint(config.endpoint.as_deref().unwrap_or(&own))
-            .account_name(&account);
+            .endpoint(&config.address().unwrap_or_default())
+            .account_name(&self.text(config.account.as_ref()));
         if let Some(key) = self.secret("account_key", config.account_key.as_ref())? {
+            if BASE64_STANDARD.decode(&key).is_err() {
+                let reason = "is no key of a storage account, which is base64; copy all of key1 or key2";
+                return Err(SettingError::new(self.at("account_key"), reason));
+            }
             azblob = azblob.account_key(&key);
         }
         if let Some(token) = self.secret("sas_token", config.sas_token.as_ref())? {
-            azblob = azblob.sas_token(&token);
+            // Azure's pages show it as the end of a URL.
+            let token = token.trim_start_matches('?');
+            if !token.split('&').any(|field| field.starts_with("sig=")) || token.contains(char::is_whitespace) {
+                let reason = "is no shared access signature: it looks like sv=...&sp=racwdl&sig=...";
+                return Err(SettingError::new(self.at("sas_token"), reason));
+            }
+            azblob = azblob.sas_token(token);
+        }
+        if config.anonymous {
+            azblob = azblob.skip_signature();
         }
         self.built(Operator::new(azblob))
     }
@@ -187,5 +229,46 @@ impl Opening<'_> {
                 tracing::debug!(operation = event.op.into_static(), attempt = event.attempt, reason, "request sent again");
             });
         Store::of(self.name, writing.clone().layer(retry), writing, proofs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What opening this bucket says; nothing is asked of it.
+    fn opened(settings: &str, secret: &str) -> Result<(), String> {
+        prepare();
+        let config: StoreConfig = toml::from_str(&format!("bucket = \"b\"\n{settings}")).unwrap();
+        let environment = |name: &str| (name == "SECRET").then(|| secret.to_string());
+        let opening = Opening { name: "x", config: &config, environment: &environment };
+        opening.bucket().map(|_| ()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_secret_of_the_wrong_kind_is_named_by_its_setting_and_not_shown() {
+        let google = "type = \"gcs\"\ncredential = { env = \"SECRET\" }";
+        let key = "type = \"azblob\"\naccount = \"a\"\naccount_key = { env = \"SECRET\" }";
+        let sas = "type = \"azblob\"\naccount = \"a\"\nsas_token = { env = \"SECRET\" }";
+        for (settings, secret, path) in [
+            (google, "hush", "stores.x.credential: is no JSON"),
+            (google, "{\"type\": \"hush\"}", "stores.x.credential: is no credential of Google: its type is none of service"),
+            (
+                google,
+                "{\"type\": \"service_account\", \"private_key\": \"hush\"}",
+                "stores.x.credential: is a credential of the type service_account without client_email",
+            ),
+            (key, "hush!", "stores.x.account_key: is no key of a storage account"),
+            (sas, "hush", "stores.x.sas_token: is no shared access signature"),
+            (sas, "https://a.blob.core.windows.net/b?sv=1&sig=hush hush", "stores.x.sas_token: is no shared access signature"),
+        ] {
+            let said = opened(settings, secret).unwrap_err();
+            assert!(said.starts_with(path), "{said}");
+            assert!(!said.contains("hush"), "{said}");
+        }
+        let account = r#"{"type": "service_account", "client_email": "a@b", "private_key": "-----BEGIN PRIVATE KEY-----"}"#;
+        for (settings, secret) in [(google, account), (key, "aHVzaA=="), (sas, "?sv=1&sig=hush"), (sas, "sv=1&sig=hush")] {
+            assert_eq!(opened(settings, secret), Ok(()), "{settings}");
+        }
     }
 }

@@ -31,6 +31,7 @@ pub(super) fn reason(error: &opendal::Error) -> String {
         ErrorKind::ConditionNotMatch => "changed while it was being read",
         ErrorKind::RangeNotSatisfied => "became shorter while it was being read",
         ErrorKind::ConfigInvalid => "wrong configuration",
+        ErrorKind::NotFound => "not found",
         ErrorKind::Unexpected => "",
         other => other.into_static(),
     };
@@ -58,14 +59,36 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     clean(&words.join(": "))
 }
 
-/// Code and message of an S3 error as the object layer shows it: `S3Error { code: "NoSuchKey", message: "…", …`.
+/// Code and message of a service's error, as the object layer shows it or as it came.
 fn service_words(message: &str) -> Option<String> {
-    let field = |name: &str| {
-        let rest = message.split_once(&format!("{name}: \""))?.1;
-        Some(rest.split_once("\",").map_or(rest, |(value, _)| value))
+    let (code, said) = (code(message)?, field(message, "message").or_else(|| element(message, "Message"))?);
+    // Azure goes on with the number and the time of the request.
+    let said = said.split(" RequestId:").next().unwrap_or_default();
+    Some(if said.is_empty() { code } else { format!("{code}, {said}") })
+}
+
+/// The code in an error of a service: `S3Error { code: "NoSuchKey", message: "…", …`, the same of Azure, with a number of
+/// Google's JSON, or `<Code>` in XML that the object layer did not read.
+pub(super) fn code(message: &str) -> Option<String> {
+    let number = || {
+        let digits = message.split_once("code: ")?.1;
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        (end > 0).then(|| digits[..end].to_string())
     };
-    let (code, said) = (field("code")?, field("message")?);
-    Some(if said.is_empty() { code.to_string() } else { format!("{code}, {said}") })
+    field(message, "code").map(str::to_string).or_else(number).or_else(|| element(message, "Code").map(str::to_string))
+}
+
+/// The text of a field in the object layer's way of showing an error.
+fn field<'m>(message: &'m str, name: &str) -> Option<&'m str> {
+    let rest = message.split_once(&format!("{name}: \""))?.1;
+    // The last field has no comma behind it.
+    Some(rest.split_once("\",").or_else(|| rest.split_once("\" }")).map_or(rest, |(value, _)| value))
+}
+
+/// The text of an element of XML that has no others in it.
+fn element<'m>(message: &'m str, name: &str) -> Option<&'m str> {
+    let rest = message.split_once(&format!("<{name}>"))?.1;
+    Some(rest.split_once("</")?.0)
 }
 
 /// The text in one line, at most [`MAX_CHARS`] long, without what could let anybody in.
@@ -113,6 +136,16 @@ mod tests {
             r#"S3Error { code: "AccessDenied", message: "Forbidden: No such key: GK1", resource: "/b/", request_id: "" }"#;
         let error = Error::new(ErrorKind::PermissionDenied, message).with_context("uri", "http://h/b?x=hush");
         assert_eq!(reason(&error), "permission denied: AccessDenied, Forbidden: No such key: GK1");
+        let azure =
+            r#"AzblobError { code: "AuthenticationFailed", message: "Server failed to authenticate. RequestId:7 Time:now" }"#;
+        let error = Error::new(ErrorKind::PermissionDenied, azure);
+        assert_eq!(reason(&error), "permission denied: AuthenticationFailed, Server failed to authenticate.");
+        let google = r#"GcsErrorResponse { error: GcsError { code: 403, message: "a@b lacks it", errors: [GcsErrorDetail { message: "again" }] } }"#;
+        let error = Error::new(ErrorKind::PermissionDenied, google);
+        assert_eq!(reason(&error), "permission denied: 403, a@b lacks it");
+        let xml = "<Error><Code>AccessDenied</Code><Message>Access denied.</Message><Details>hush</Details></Error>";
+        let error = Error::new(ErrorKind::PermissionDenied, xml);
+        assert_eq!(reason(&error), "permission denied: AccessDenied, Access denied.");
         let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
         let error = Error::new(ErrorKind::Unexpected, "send http request").set_source(refused);
         assert_eq!(reason(&error), "send http request: connection refused");

@@ -107,12 +107,17 @@ impl Object {
         let content = reader.read(start..end).await.map_err(failed)?;
         // Not every server does; all tell which version it was.
         match (&self.etag, reader.metadata().and_then(opendal::Metadata::etag)) {
-            (Some(ours), Some(theirs)) if ours != theirs => {
+            (Some(ours), Some(theirs)) if bare(ours) != bare(theirs) => {
                 Err(ReadFailure { temporary: false, reason: "changed while it was being read".into() })
             }
             _ => Ok(content),
         }
     }
+}
+
+/// An entity tag without its quotation marks (RFC 9110 8.8.3): Google leaves them out in JSON.
+fn bare(etag: &str) -> &str {
+    etag.trim_start_matches("W/").trim_matches('"')
 }
 
 impl Origin {

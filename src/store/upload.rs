@@ -159,7 +159,7 @@ impl Store {
         if capability.write_with_cache_control {
             write = write.cache_control(key.cache_control());
         }
-        write.await.map_err(|e| self.error(key.path(), &e))
+        write.await.map_err(|e| self.error_of_place(key.path(), &e))
     }
 
     /// A writer that erred is aborted, never continued: a second `close` may lie.
@@ -172,7 +172,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         if let Err(e) = written {
             let _ = writer.abort().await;
-            return Err(self.error(key.path(), &e));
+            return Err(self.error_of_place(key.path(), &e));
         }
         // It holds one of the store's permits; the question below needs one, too.
         drop(writer);
@@ -201,7 +201,9 @@ impl Store {
             return None;
         }
         let ours = hex::encode(sent.md5.finalize());
-        let of_content = there.content_md5().and_then(|md5| BASE64_STANDARD.decode(md5).ok()).map(hex::encode);
+        // A store that has no digest of an object may say so with an empty one.
+        let of_content = there.content_md5().filter(|md5| !md5.is_empty());
+        let of_content = of_content.and_then(|md5| BASE64_STANDARD.decode(md5).ok()).map(hex::encode);
         let of_etag = || {
             let etag = there.etag()?.trim_matches('"').to_ascii_lowercase();
             (etag.len() == 32 && etag.bytes().all(|b| b.is_ascii_hexdigit())).then_some(etag)

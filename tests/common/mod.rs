@@ -4,6 +4,8 @@
 #![allow(dead_code, unused_imports, reason = "every test binary uses another part of it")]
 
 pub mod amqp_tap;
+pub mod azurite;
+pub mod fake_gcs;
 pub mod garage;
 pub mod http;
 pub mod proxy;
@@ -12,6 +14,8 @@ pub mod receiver;
 pub mod server;
 pub mod store_proxy;
 
+pub use azurite::Azurite;
+pub use fake_gcs::FakeGcs;
 pub use garage::Garage;
 pub use proxy::{Fault, FaultProxy};
 pub use rabbit::RabbitNode;

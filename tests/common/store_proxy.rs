@@ -14,6 +14,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 const UNAVAILABLE: &[u8] = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
 
+/// What only the target of a list holds: of S3, of Azure, of Google.
+const LISTS: [&str; 3] = ["list-type=", "comp=list", "/o?prefix="];
+
 /// How one request fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StoreFault {
@@ -126,7 +129,7 @@ impl Shared {
 
     /// Counts a request and decides how it fails, if it does.
     fn judge(&self, request: &Message) -> (Option<StoreFault>, Duration) {
-        let is_list = request.method() == "GET" && request.target().contains("list-type=");
+        let is_list = request.method() == "GET" && LISTS.iter().any(|word| request.target().contains(word));
         let method = if is_list { "LIST" } else { request.method() }.to_string();
         let mut state = self.lock();
         *state.requests.by_method.entry(method.clone()).or_default() += 1;

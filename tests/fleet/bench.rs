@@ -174,7 +174,7 @@ async fn long_job(cluster: &Cluster) {
 }
 
 fn requests(cluster: &Cluster) -> Requests {
-    cluster.store.as_ref().expect("there is a bucket").requests()
+    cluster.store.requests()
 }
 
 /// `VmRSS` of proc_pid_status(5).

@@ -1,7 +1,8 @@
-//! A fleet of the real program: a RabbitMQ node, a Garage server, a receiver, workers and coordinators, each a process,
-//! with proxies in between that can break what goes through them.
+//! A fleet of the real program: a RabbitMQ node, a Garage or an Azurite server, a receiver, workers and coordinators, each a
+//! process, with proxies in between that can break what goes through them.
 
 use crate::common::amqp_tap::Methods;
+use crate::common::azurite::{self, Azurite};
 use crate::common::http::{Client, Response};
 use crate::common::{FaultProxy, Garage, Home, RabbitNode, Receiver, Server, StoreProxy, free_port, wait_for};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -31,6 +32,77 @@ pub struct Tenant {
 pub const ACME: Tenant = Tenant { name: "acme", access_key_id: "AKACME", secret: "a-secret-of-acme-0123456789" };
 pub const OTHER: Tenant = Tenant { name: "other", access_key_id: "AKOTHER", secret: "a-secret-of-other-0123456789" };
 
+/// What holds the work and the media.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Buckets {
+    /// A Garage server behind a proxy.
+    Garage,
+    /// An Azurite server behind a proxy.
+    Azure,
+}
+
+/// The server of the buckets.
+pub enum BucketServer {
+    Garage(Garage),
+    Azure(Azurite),
+}
+
+impl BucketServer {
+    #[track_caller]
+    fn start(buckets: Buckets) -> Self {
+        let server = match buckets {
+            Buckets::Garage => Self::Garage(Garage::start()),
+            Buckets::Azure => Self::Azure(Azurite::start()),
+        };
+        for bucket in [WORK, MEDIA] {
+            match &server {
+                Self::Garage(server) => server.create_bucket(bucket),
+                Self::Azure(server) => server.create_container(bucket, false),
+            }
+        }
+        server
+    }
+
+    fn port(&self) -> u16 {
+        match self {
+            Self::Garage(server) => server.port(),
+            Self::Azure(server) => server.port(),
+        }
+    }
+
+    /// The settings of one of its buckets, reached through a port.
+    fn settings(&self, home: &Home, bucket: &str, port: u16) -> Value {
+        match self {
+            Self::Garage(garage) => json!({
+                "type": "s3", "bucket": bucket, "endpoint": format!("http://127.0.0.1:{port}"), "region": garage.region(),
+                "access_key_id": { "file": home.write("access-key", garage.access_key()) },
+                "secret_access_key": { "file": home.write("secret-key", garage.secret_key()) },
+            }),
+            Self::Azure(_) => json!({
+                "type": "azblob", "bucket": bucket, "endpoint": Azurite::endpoint_at(port), "account": azurite::ACCOUNT,
+                "account_key": { "file": home.write("account-key", azurite::ACCOUNT_KEY) },
+            }),
+        }
+    }
+
+    /// One of its buckets, reached directly.
+    fn operator(&self, bucket: &str) -> opendal::Operator {
+        let operator = match self {
+            Self::Garage(garage) => {
+                let s3 = opendal::services::S3::default().bucket(bucket).endpoint(&garage.endpoint()).region(garage.region());
+                let s3 = s3.access_key_id(garage.access_key()).secret_access_key(garage.secret_key());
+                opendal::Operator::new(s3)
+            }
+            Self::Azure(server) => {
+                let azblob = opendal::services::Azblob::default().container(bucket);
+                let azblob = azblob.endpoint(&Azurite::endpoint_at(server.port())).account_name(azurite::ACCOUNT);
+                opendal::Operator::new(azblob.account_key(azurite::ACCOUNT_KEY))
+            }
+        };
+        operator.expect("the bucket's address is right")
+    }
+}
+
 /// How large a fleet is, and what is set beside the usual.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -38,15 +110,14 @@ pub struct Setup {
     pub workers: usize,
     pub coordinators: usize,
     pub slots: usize,
-    /// A Garage server behind a proxy, or two folders.
-    pub bucket: bool,
+    pub buckets: Buckets,
     /// Fields over the usual ones, by dotted path.
     pub set: Vec<(&'static str, toml::Value)>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { seed: 1, workers: 2, coordinators: 2, slots: 1, bucket: true, set: Vec::new() }
+        Self { seed: 1, workers: 2, coordinators: 2, slots: 1, buckets: Buckets::Garage, set: Vec::new() }
     }
 }
 
@@ -60,11 +131,11 @@ pub struct Cluster {
     pub amqp: FaultProxy,
     /// What passed through it.
     pub methods: Methods,
-    /// In front of the buckets, where there are any.
-    pub store: Option<StoreProxy>,
+    /// In front of the buckets.
+    pub store: StoreProxy,
     pub receiver: Receiver,
     pub rabbit: RabbitNode,
-    pub garage: Option<Garage>,
+    pub bucket_server: BucketServer,
     pub home: Home,
 }
 
@@ -72,22 +143,21 @@ impl Cluster {
     /// Starts everything and waits until the coordinators answer.
     #[track_caller]
     pub fn start(setup: &Setup) -> Self {
-        let (rabbit, garage) = std::thread::scope(|scope| {
-            let garage = setup.bucket.then(|| scope.spawn(Garage::start));
-            (RabbitNode::start(), garage.map(|garage| garage.join().expect("Garage starts")))
+        let (rabbit, bucket_server) = std::thread::scope(|scope| {
+            let server = scope.spawn(|| BucketServer::start(setup.buckets));
+            (RabbitNode::start(), server.join().expect("the server of the buckets starts"))
         });
         let methods = Methods::default();
         let amqp = FaultProxy::with_taps(rabbit.port(), setup.seed, methods.taps());
-        let store = garage.as_ref().map(|garage| {
-            [WORK, MEDIA].into_iter().for_each(|bucket| garage.create_bucket(bucket));
-            StoreProxy::start(garage.port(), setup.seed)
-        });
+        let store = StoreProxy::start(bucket_server.port(), setup.seed);
         let (receiver, home) = (Receiver::start(), Home::new());
-        let stores = stores(&home, garage.as_ref().zip(store.as_ref()));
+        let settings = |bucket| bucket_server.settings(&home, bucket, store.port());
+        let stores = json!({ "work": settings(WORK), "media": settings(MEDIA) });
         let config = configure(&home, setup, &rabbit.uri_at(amqp.port(), "guest", "guest", "/"), &stores);
         let listens = (0..setup.coordinators).map(|_| free_port()).collect();
         let (workers, coordinators) = (Vec::new(), Vec::new());
-        let mut cluster = Self { workers, coordinators, listens, config, amqp, methods, store, receiver, rabbit, garage, home };
+        let mut cluster =
+            Self { workers, coordinators, listens, config, amqp, methods, store, receiver, rabbit, bucket_server, home };
         for n in 0..setup.coordinators {
             let coordinator = cluster.coordinator(n);
             cluster.coordinators.push(coordinator);
@@ -182,15 +252,9 @@ impl Cluster {
         connection.close(200, "done".into()).await.unwrap();
     }
 
-    /// One of the buckets, past the proxy; or one of the folders.
+    /// One of the buckets, past the proxy.
     pub fn bucket(&self, name: &str) -> opendal::Operator {
-        let Some(garage) = &self.garage else {
-            let root = self.home.join(name).display().to_string();
-            return opendal::Operator::new(opendal::services::Fs::default().root(&root)).expect("the folder is ours");
-        };
-        let builder = opendal::services::S3::default().bucket(name).endpoint(&garage.endpoint()).region(garage.region());
-        let builder = builder.access_key_id(garage.access_key()).secret_access_key(garage.secret_key());
-        let operator = opendal::Operator::new(builder).expect("the bucket's address is right");
+        let operator = self.bucket_server.operator(name);
         // Somebody may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let transport = opendal::HttpTransporter::new(ReqwestTransport::new(reqwest::Client::new()));
@@ -200,10 +264,11 @@ impl Cluster {
 
     /// The URI of something the customers see.
     pub fn uri(&self, path: &str) -> String {
-        match &self.garage {
-            Some(_) => format!("s3://{MEDIA}/{path}"),
-            None => format!("file://{}/{path}", self.home.join(MEDIA).display()),
-        }
+        let scheme = match &self.bucket_server {
+            BucketServer::Garage(_) => "s3",
+            BucketServer::Azure(_) => "az",
+        };
+        format!("{scheme}://{MEDIA}/{path}")
     }
 
     /// Puts a file into the customers' bucket; its URI.
@@ -253,22 +318,6 @@ impl Cluster {
         };
         self.workers.iter().chain(&self.coordinators).map(tail).collect()
     }
-}
-
-fn stores(home: &Home, bucket: Option<(&Garage, &StoreProxy)>) -> Value {
-    let store = |name: &str| match bucket {
-        Some((garage, proxy)) => json!({
-            "type": "s3", "bucket": name, "endpoint": proxy.endpoint(), "region": garage.region(),
-            "access_key_id": { "file": home.write("access-key", garage.access_key()) },
-            "secret_access_key": { "file": home.write("secret-key", garage.secret_key()) },
-        }),
-        None => {
-            let folder = home.join(name);
-            std::fs::create_dir_all(&folder).expect("the home is ours");
-            json!({ "type": "fs", "root": folder })
-        }
-    };
-    json!({ "work": store(WORK), "media": store(MEDIA) })
 }
 
 fn configure(home: &Home, setup: &Setup, broker: &str, stores: &Value) -> PathBuf {

@@ -2,7 +2,7 @@
 //! a customer may want of them.
 
 use crate::checker;
-use crate::cluster::{ACME, Cluster, MEDIA, OTHER, Setup, WEBHOOK_SECRET};
+use crate::cluster::{ACME, Buckets, Cluster, MEDIA, OTHER, Setup, WEBHOOK_SECRET};
 use crate::common::{Answer, wait_for};
 use crate::media::kept;
 use serde_json::{Value, json};
@@ -108,6 +108,34 @@ async fn jobs_by_every_door_end_in_outputs_that_decode_and_callbacks_that_verify
     let findings = checker::judge(&cluster, ACME.name, &ids).await;
     assert_eq!(findings.faults(), Vec::<String>::new());
     assert!(findings.objects > 40, "{}", findings.objects);
+}
+
+/// The work and the media in Azure's blob service: one job from its submission to its purge.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_whose_buckets_are_azures_does_a_whole_job_and_purges_it() {
+    let cluster = Cluster::start(&Setup { workers: 1, coordinators: 1, buckets: Buckets::Azure, ..Setup::default() });
+    let doctor = cluster.does(&["doctor"]);
+    let line = |check: &str| doctor.lines().find(|line| line.contains(check)).unwrap_or_else(|| panic!("{check}: {doctor}"));
+    for check in ["store media", "store work", "clock"] {
+        assert!(line(check).starts_with("ok"), "{doctor}");
+    }
+    let hook = cluster.receiver.url("/hook");
+    let source = cluster.source("bunny.mp4", &kept("bunny-1080p25-12s.mp4")).await;
+    assert!(source.starts_with("az://"), "{source}");
+    let id = "kept".to_string();
+    assert!(cluster.post_job(0, ACME, &job(&cluster, &id, &source, &hook)).status < 300);
+    assert_eq!(cluster.ended(&id, ENDS_WITHIN).await, "completed");
+    let folder = cluster.home.join("fetched");
+    fetch(&cluster, &format!("out/{id}/"), &folder).await;
+    let report: Value = serde_json::from_slice(&std::fs::read(folder.join("report.json")).unwrap()).unwrap();
+    assert_eq!(Some(decoded_frames(&folder.join("master.m3u8"))), report["rungs"][0]["frames"].as_u64());
+    wait_for("the end to be told", || {
+        cluster.receiver.received_at("/hook").iter().any(|r| r.json()["type"] == "job.completed").then_some(())
+    });
+    wait_until_settled(&cluster).await;
+    let findings = checker::judge(&cluster, ACME.name, std::slice::from_ref(&id)).await;
+    assert_eq!(findings.faults(), Vec::<String>::new());
+    purge(&cluster).await;
 }
 
 /// Of each job: the deliveries that were taken, without repetitions, are in the order of the sequence and have no gap.

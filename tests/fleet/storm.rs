@@ -241,9 +241,7 @@ fn children_cpu_s(pid: u32) -> f64 {
 }
 
 fn fail_store(cluster: &Cluster, per_cent: u32) {
-    if let Some(store) = &cluster.store {
-        store.set(StoreFaults { per_cent, slow: Duration::from_secs(2) });
-    }
+    cluster.store.set(StoreFaults { per_cent, slow: Duration::from_secs(2) });
 }
 
 async fn storm(size: Size, seed: u64) -> (Findings, Storm) {
@@ -282,7 +280,7 @@ async fn storm(size: Size, seed: u64) -> (Findings, Storm) {
 }
 
 fn table(storm: &Storm, findings: &Findings, seed: u64, took: Duration) {
-    let requests = storm.cluster.store.as_ref().map(|store| store.requests()).unwrap_or_default();
+    let requests = storm.cluster.store.requests();
     let mut resumed = storm.resumed.clone();
     resumed.sort();
     let mut rows: Vec<(String, String)> = vec![
