@@ -1,9 +1,10 @@
 //! One partition of the events: batches off the queue, each job's facts in their order, written, then acknowledged.
 
+use super::clock::now_ms;
+use super::fleet::Fleet;
 use super::settings::CoordinatorSettings;
 use super::sweep::{Sweeper, Tick};
 use super::write::{Writer, Written};
-use super::{Fleet, now_ms};
 use crate::broker::{BrokerError, Consumer, Delivery, Queue};
 use crate::event::{Event, Fact};
 use crate::job::JobId;

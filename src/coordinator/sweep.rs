@@ -4,9 +4,10 @@
 //! sweep is what should not be: a part that was never asked for, an end that was written and not told, a state that a
 //! paused coordinator wrote over a newer one. All of it is found by looking, and put right by asking again.
 
+use super::clock::now_ms;
+use super::fleet::Fleet;
 use super::settings::CoordinatorSettings;
 use super::write::{WriteError, Writer};
-use super::{Fleet, now_ms};
 use crate::broker::{Class, Queue};
 use crate::event::{Fact, Projection, State, rfc3339, tenant_stream};
 use crate::job::{JobId, Lane};

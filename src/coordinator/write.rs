@@ -8,8 +8,9 @@
 //! Only then are the facts acknowledged. Whoever dies before leaves them to the next one, which takes over the events
 //! that are there ([`Projection::adopt`]) and writes what is missing. An event that stands is never written over.
 
+use super::endpoints;
+use super::fleet::Fleet;
 use super::ops::UsageRecord;
-use super::{Fleet, endpoints};
 use crate::broker::{BrokerError, Topic};
 use crate::callback;
 use crate::event::{Event, Fact, Projection, Recorded, State, VERSION, is_reserved, rfc3339};

@@ -1,6 +1,6 @@
 //! What workers tell.
 
-use super::status::State;
+use super::state::State;
 use crate::job::JobId;
 use crate::plan::marker::PartId;
 use crate::plan::time::Rational;

@@ -2,46 +2,13 @@
 
 use super::facts::{Event, Fact, Failure, Stage};
 use super::rfc3339;
+use super::state::State;
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Renditions a status lists; a preset has far fewer.
 const MOST_RENDITIONS: usize = 256;
-
-/// Where a job is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    Accepted,
-    Started,
-    Rejected,
-    Completed,
-    Failed,
-    Canceled,
-}
-
-impl State {
-    pub const ALL: [State; 6] =
-        [State::Accepted, State::Started, State::Rejected, State::Completed, State::Failed, State::Canceled];
-
-    /// As it is written in documents.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Accepted => "accepted",
-            State::Started => "started",
-            State::Rejected => "rejected",
-            State::Completed => "completed",
-            State::Failed => "failed",
-            State::Canceled => "canceled",
-        }
-    }
-
-    /// No other state can follow.
-    pub fn is_terminal(self) -> bool {
-        !matches!(self, State::Accepted | State::Started)
-    }
-}
 
 /// What the events told of a job so far say together. This is the full state that every recorded event carries.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

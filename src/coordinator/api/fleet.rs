@@ -3,7 +3,8 @@
 use super::auth::Caller;
 use super::jobs::{BodyOf, PathOf};
 use super::problem::Problem;
-use super::{Api, query};
+use super::query;
+use super::state::Api;
 use crate::coordinator::ops::{self, OpError};
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;

@@ -1,7 +1,8 @@
 //! Stopping a tenant's new work, and letting it go on.
 
-use super::OpError;
-use crate::coordinator::{Fleet, now_ms};
+use super::found::OpError;
+use crate::coordinator::clock::now_ms;
+use crate::coordinator::fleet::Fleet;
 use crate::event::{Fact, tenant_stream};
 use crate::job::JobError;
 use crate::store::key::Key;

@@ -1,8 +1,8 @@
 //! What tenants used, summed over days. A job is one object, written under the day of its end, however often its end is
 //! told: nothing is counted twice.
 
-use super::OpError;
-use crate::coordinator::Fleet;
+use super::found::OpError;
+use crate::coordinator::fleet::Fleet;
 use crate::event::State;
 use crate::event::rfc3339;
 use crate::job::JobId;

@@ -3,8 +3,8 @@
 //! Of the customer's output folder only those objects are deleted that the job says it wrote: there may be others.
 //! What was billed stays, and so does what an auditor must be able to find: the usage record.
 
-use super::{Found, OpError, Scope, find};
-use crate::coordinator::Fleet;
+use super::found::{Found, OpError, Scope, find};
+use crate::coordinator::fleet::Fleet;
 use crate::event::{State, rfc3339};
 use crate::job::JobId;
 use crate::part::REPORT_PATH;
