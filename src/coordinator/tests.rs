@@ -11,9 +11,11 @@ use crate::part::finish::JobResult;
 use crate::plan::marker::PartId;
 use crate::shutdown;
 use crate::store::key::Key;
+use crate::tenant::{SubmitRules, TenantSettings, Tenants};
 use crate::usage::Usage;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
 use std::task::Poll;
@@ -256,7 +258,7 @@ async fn waiting_jobs_of_a_tenant_start_when_others_end_and_not_while_it_is_froz
     ops::freeze(&site.fleet, "acme", "unpaid").await.unwrap();
     sweeper.sweep(START_MS).await;
     assert_eq!(parts_asked_for(&site).await, []);
-    assert!(ops::unfreeze(&site.fleet, "acme").await.unwrap());
+    assert!(ops::unfreeze(&site.fleet, "acme", None).await.unwrap());
     sweeper.sweep(START_MS + 1000).await;
     assert_eq!(parts_asked_for(&site).await, [PartId::Probe], "one is active, two may be");
 }
@@ -301,6 +303,27 @@ async fn a_freeze_is_told_to_the_tenant_once_and_rejections_are_listed() {
         ops::list(&site.fleet, ops::Scope::Tenant("acme"), &ops::ListQuery { limit: 10, ..Default::default() }).await.unwrap();
     let listed: Vec<_> = page.jobs.iter().map(|job| (job.job.clone(), job.status.state)).collect();
     assert_eq!(listed, [(document, Some(State::Rejected))]);
+}
+
+#[tokio::test]
+async fn a_thaw_is_told_to_the_tenant_like_a_freeze_with_its_reason_and_can_be_replayed() {
+    let text = "[acme]\ncallbacks = [{ url = \"http://127.0.0.1:1/hook\" }]\n";
+    let settings: BTreeMap<String, TenantSettings> = toml::from_str(text).unwrap();
+    let site = Site::of(Tenants::new(&settings, SubmitRules::default()).unwrap());
+    let stream = tenant_stream("acme");
+    ops::freeze(&site.fleet, "acme", "unpaid").await.unwrap();
+    assert!(ops::unfreeze(&site.fleet, "acme", Some("paid on Friday")).await.unwrap());
+    assert!(!ops::unfreeze(&site.fleet, "acme", Some("again")).await.unwrap(), "it is not frozen any more");
+    assert!(matches!(ops::unfreeze(&site.fleet, "acme", Some("a\nb")).await, Err(ops::OpError::Invalid(_))));
+    drain(&site).await;
+    let recorded = site.recorded(&stream).await;
+    assert_eq!(kinds(&recorded), ["tenant.frozen", "tenant.unfrozen"]);
+    let reasons: Vec<_> = recorded.iter().map(|event| event.data["reason"].as_str().unwrap_or_default()).collect();
+    assert_eq!(reasons, ["unpaid", "paid on Friday"]);
+    let before = nudges(&site, &stream).await;
+    assert!(before > 0, "the tenant's endpoint hears of both");
+    ops::replay(&site.fleet, ops::Scope::Tenant("acme"), &stream, 2).await.unwrap();
+    assert_eq!(nudges(&site, &stream).await, before + 1);
 }
 
 /// Runs all partitions until nothing is left in the queues of events.

@@ -117,7 +117,12 @@ pub enum Fact {
         since_ms: u64,
     },
     #[serde(rename = "tenant.unfrozen")]
-    TenantUnfrozen { since_ms: u64 },
+    TenantUnfrozen {
+        since_ms: u64,
+        /// Why, where whoever did it said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
 }
 
 impl Fact {
@@ -131,7 +136,7 @@ impl Fact {
             Fact::PartFailed { part, attempt, .. } => format!("{kind}/{part}/{attempt}"),
             Fact::RenditionCompleted { rendition, .. } => format!("{kind}/{rendition}"),
             Fact::Progress { part, frames } => format!("{kind}/{part}/{frames}"),
-            Fact::TenantFrozen { since_ms, .. } | Fact::TenantUnfrozen { since_ms } => format!("{kind}/{since_ms}"),
+            Fact::TenantFrozen { since_ms, .. } | Fact::TenantUnfrozen { since_ms, .. } => format!("{kind}/{since_ms}"),
             Fact::JobAccepted
             | Fact::JobStarted
             | Fact::JobCompleted { .. }
@@ -320,7 +325,8 @@ mod tests {
             Fact::JobFailed { failure, usage: usage.clone() },
             Fact::JobCanceled { usage },
             Fact::TenantFrozen { reason: "unpaid".into(), since_ms: 5 },
-            Fact::TenantUnfrozen { since_ms: 6 },
+            Fact::TenantUnfrozen { since_ms: 6, reason: Some("paid".into()) },
+            Fact::TenantUnfrozen { since_ms: 7, reason: None },
         ];
         for fact in facts {
             let told = event(fact.clone());

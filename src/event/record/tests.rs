@@ -124,7 +124,7 @@ fn each_wrong_document_under_an_id_is_rejected_and_the_mended_one_runs() {
 fn a_tenant_is_told_of_each_freeze_once_and_nothing_older() {
     let mut projection = new();
     let frozen = |since_ms| event(Fact::TenantFrozen { reason: "unpaid".into(), since_ms });
-    let events = [frozen(5), frozen(5), event(Fact::TenantUnfrozen { since_ms: 9 }), frozen(5), frozen(12)];
+    let events = [frozen(5), frozen(5), event(Fact::TenantUnfrozen { since_ms: 9, reason: None }), frozen(5), frozen(12)];
     let recorded = record_all(&mut projection, &events);
     assert_eq!(kinds(&recorded), ["tenant.frozen", "tenant.unfrozen", "tenant.frozen"]);
     assert_eq!(projection.status, Status::default());
