@@ -82,6 +82,14 @@ impl Site {
         accepted
     }
 
+    /// The same of one that waits for its tenant's others.
+    pub async fn accept_waiting(&self, id: &str) -> Accepted {
+        let accepted = self.accept(id).await;
+        let key = Key::waiting("acme", accepted.accepted_ms, &accepted.id);
+        self.fleet.stores.work().put(&key, Vec::new()).await.unwrap();
+        accepted
+    }
+
     pub async fn tell(&self, events: &[Event]) {
         for event in events {
             let body = serde_json::to_vec(event).unwrap();

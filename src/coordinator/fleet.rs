@@ -6,7 +6,7 @@ use crate::event::{Event, Fact};
 use crate::job::JobId;
 use crate::part::accepted::Accepted;
 use crate::part::scratch::ScratchFolder;
-use crate::part::{Children, Mode, PartError, Settings, StopFuture, Tools, usage};
+use crate::part::{Children, Mode, PartError, Settings, StopFuture, Tools, admission, usage};
 use crate::sandbox::protocol::{Limits, Task};
 use crate::sandbox::{Finished, InputSource};
 use crate::store::Stores;
@@ -34,6 +34,19 @@ impl Fleet {
         let event = Event::new(job.clone(), tenant.into(), at_ms, fact);
         let body = serde_json::to_vec(&event).expect("an event is plain data");
         self.broker.publish(Queue::events_of(job.as_str()), body).await
+    }
+
+    /// Jobs of a tenant that may be worked on at once, where that is limited.
+    pub(super) fn most_active(&self, tenant: &str) -> Option<u32> {
+        self.tenants.get(tenant).and_then(|tenant| tenant.quota.active_jobs)
+    }
+
+    /// Has those jobs of a tenant started that wait and need not any more, if it has any that could.
+    pub(super) async fn wake(&self, tenant: &str) -> Result<(), BrokerError> {
+        match self.most_active(tenant) {
+            Some(_) => admission::wake(&*self.broker, tenant).await,
+            None => Ok(()),
+        }
     }
 
     /// The tools by which workers accept and measure jobs. There is nobody to run a child with them.

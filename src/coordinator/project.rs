@@ -8,6 +8,7 @@ use super::write::{Writer, Written};
 use crate::broker::{BrokerError, Consumer, Delivery, Queue};
 use crate::event::{Event, Fact};
 use crate::job::JobId;
+use crate::part::admission::Wake;
 use crate::shutdown::Stop;
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ pub(super) struct Partition {
 enum Order {
     Fact(Box<Event>),
     Sweep,
+    /// A tenant's waiting jobs may be started.
+    Wake(String),
 }
 
 /// Facts of one job, in the order in which they came, with their deliveries.
@@ -71,6 +74,7 @@ impl Partition {
 
     async fn handle(&mut self, batch: Vec<Delivery>, stop: Stop) {
         let (mut jobs, mut ticks) = (BTreeMap::<JobId, Facts>::new(), Vec::new());
+        let mut wakes = BTreeMap::<String, Vec<Delivery>>::new();
         for delivery in batch {
             match order(&delivery.body) {
                 Ok(Order::Fact(event)) => {
@@ -80,6 +84,7 @@ impl Partition {
                     facts.deliveries.push(delivery);
                 }
                 Ok(Order::Sweep) => ticks.push(delivery),
+                Ok(Order::Wake(tenant)) => wakes.entry(tenant).or_default().push(delivery),
                 Err(reason) => {
                     tracing::warn!(queue = %delivery.queue, reason, "a message that is no event");
                     settled(delivery.reject(reason).await);
@@ -95,15 +100,27 @@ impl Partition {
             }
         }
         drop(taken);
-        if !ticks.is_empty() {
-            let mut asked = stop;
-            tokio::select! {
-                () = asked.requested() => return,
-                () = self.sweeper.sweep(now_ms()) => {}
+        self.look_after(ticks, wakes, stop).await;
+    }
+
+    /// What is asked of the sweeper. Asked to stop, it leaves the rest to another coordinator.
+    async fn look_after(&mut self, ticks: Vec<Delivery>, wakes: BTreeMap<String, Vec<Delivery>>, mut stop: Stop) {
+        let is_due = !ticks.is_empty();
+        let (tenants, told): (Vec<_>, Vec<_>) = wakes.into_iter().unzip();
+        let all = async {
+            for tenant in &tenants {
+                self.sweeper.wake(tenant).await;
             }
-            for tick in ticks {
-                settled(tick.ack().await);
+            if is_due {
+                self.sweeper.sweep(now_ms()).await;
             }
+        };
+        tokio::select! {
+            () = stop.requested() => return,
+            () = all => {}
+        }
+        for delivery in ticks.into_iter().chain(told.into_iter().flatten()) {
+            settled(delivery.ack().await);
         }
     }
 }
@@ -161,6 +178,6 @@ fn order(body: &[u8]) -> Result<Order, String> {
     match serde_json::from_slice::<Event>(body) {
         Ok(event) => Ok(Order::Fact(Box::new(event))),
         Err(_) if serde_json::from_slice::<Tick>(body).is_ok() => Ok(Order::Sweep),
-        Err(e) => Err(e.to_string()),
+        Err(e) => serde_json::from_slice::<Wake>(body).map(|wake| Order::Wake(wake.wake)).map_err(|_| e.to_string()),
     }
 }

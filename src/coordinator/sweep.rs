@@ -95,10 +95,15 @@ impl Sweeper {
         }
         let tenants = self.fleet.tenants.clone();
         for tenant in tenants.iter().filter(|tenant| self.is_ours(&tenant_stream(&tenant.name))) {
-            let Some(most) = tenant.quota.active_jobs else { continue };
-            if let Err(error) = self.start_waiting(&tenant.name, most as usize).await {
-                tracing::warn!(tenant = tenant.name, %error, "waiting jobs could not be started");
-            }
+            self.wake(&tenant.name).await;
+        }
+    }
+
+    /// Starts what waits of a tenant and need not any more. What cannot be done now is done by a later sweep.
+    pub async fn wake(&self, tenant: &str) {
+        let Some(most) = self.fleet.most_active(tenant) else { return };
+        if let Err(error) = self.start_waiting(tenant, most as usize).await {
+            tracing::warn!(tenant, %error, "waiting jobs could not be started");
         }
     }
 
@@ -106,14 +111,25 @@ impl Sweeper {
         Queue::events_of(job.as_str()) == Queue::Events(self.partition)
     }
 
+    /// Looks at what has not ended, and at what ended a little while ago.
     async fn open_jobs(&mut self, now_ms: u64) -> Result<(), WriteError> {
-        let (folder, mut after, mut seen) = (Key::open_folder(None), None, BTreeSet::new());
+        let mut seen = BTreeSet::new();
+        for folder in [Key::open_folder(None), Key::settling_folder()] {
+            self.look_through(&folder, now_ms, &mut seen).await?;
+        }
+        self.watched.retain(|job, _| seen.contains(job));
+        Ok(())
+    }
+
+    async fn look_through(&mut self, folder: &str, now_ms: u64, seen: &mut BTreeSet<JobId>) -> Result<(), WriteError> {
+        let mut after = None;
         loop {
-            let page = self.fleet.stores.work().list_after(&folder, after.as_deref(), OPEN_AT_A_TIME).await?;
+            let page = self.fleet.stores.work().list_after(folder, after.as_deref(), OPEN_AT_A_TIME).await?;
             let is_last = page.len() < OPEN_AT_A_TIME;
             after = page.last().cloned();
-            let open: Vec<_> = page.iter().filter_map(|path| Key::of_open(path)).filter(|(_, job)| self.is_ours(job)).collect();
-            for (tenant, job) in open {
+            let ours = |(_, job): &(String, JobId)| self.is_ours(job);
+            let jobs: Vec<_> = page.iter().filter_map(|path| Key::of_looked_after(path)).filter(ours).collect();
+            for (tenant, job) in jobs {
                 if self.watched.get(&job).is_none_or(|watched| watched.due_ms <= now_ms)
                     && let Err(error) = self.visit(&tenant, &job, now_ms).await
                 {
@@ -122,11 +138,9 @@ impl Sweeper {
                 seen.insert(job);
             }
             if is_last {
-                break;
+                return Ok(());
             }
         }
-        self.watched.retain(|job, _| seen.contains(job));
-        Ok(())
     }
 
     /// One open job that is due, or that is seen for the first time.
@@ -135,19 +149,23 @@ impl Sweeper {
         let projection = writer.repair().await?;
         let accepted = self.fleet.stores.work().get_json::<Accepted>(&Key::job(job)).await?;
         let Some(accepted) = accepted else {
-            // Purged; nothing is left of it but this.
-            return Ok(self.fleet.stores.work().delete(&Key::open(tenant, job)).await?);
+            // Purged, or being accepted at this moment: what is no job the next time will never be one.
+            if self.watched.contains_key(job) {
+                return self.forget(tenant, job).await;
+            }
+            self.watch(job, &Projection::new(job.clone(), tenant.into()), now_ms + self.settle_ms);
+            return Ok(());
         };
         let projection = projection.unwrap_or_else(|| Projection::new(job.clone(), tenant.into()));
-        if projection.is_terminal() {
+        // What was rejected and is a job all the same was mended; that is still to be told.
+        if projection.is_terminal() && projection.status.state != Some(State::Rejected) {
             let ended = projection.status.ended_at.as_deref().and_then(rfc3339::parse).unwrap_or(projection.updated_ms);
             let settled = ended.saturating_add(self.settle_ms);
             if settled > now_ms {
                 self.watch(job, &projection, settled);
                 return Ok(());
             }
-            self.watched.remove(job);
-            return Ok(self.fleet.stores.work().delete(&Key::open(tenant, job)).await?);
+            return self.forget(tenant, job).await;
         }
         let known = self.watched.get(job);
         let is_silent = known.is_some_and(|watched| watched.updated_ms == projection.updated_ms);
@@ -166,6 +184,14 @@ impl Sweeper {
         Ok(())
     }
 
+    /// Nobody has to look after the job any more.
+    async fn forget(&mut self, tenant: &str, job: &JobId) -> Result<(), WriteError> {
+        self.watched.remove(job);
+        let work = self.fleet.stores.work();
+        work.delete(&Key::open(tenant, job)).await?;
+        Ok(work.delete(&Key::settling(tenant, job)).await?)
+    }
+
     fn watch(&mut self, job: &JobId, projection: &Projection, due_ms: u64) {
         if self.watched.len() < MOST_WATCHED || self.watched.contains_key(job) {
             self.watched.insert(job.clone(), Watched { updated_ms: projection.updated_ms, asked: 0, due_ms });
@@ -182,8 +208,9 @@ impl Sweeper {
         if work.size(&Key::cancel(job)).await?.is_some() {
             return self.propose(accepted, JobResult::Canceled).await;
         }
-        if projection.status.state == Some(State::Accepted) && self.has_limit(&accepted.job.tenant) {
-            // It waits for its turn.
+        let (tenant, at) = (&accepted.job.tenant, accepted.accepted_ms);
+        if self.fleet.most_active(tenant).is_some() && work.size(&Key::waiting(tenant, at, job)).await?.is_some() {
+            // Its turn has not come.
             return Ok(());
         }
         let lane = accepted.job.lane;
@@ -201,10 +228,6 @@ impl Sweeper {
         };
         tracing::info!(%job, parts = parts.len(), "nothing was heard of it; its parts are asked for again");
         self.publish(job, lane, &parts).await
-    }
-
-    fn has_limit(&self, tenant: &str) -> bool {
-        self.fleet.tenants.get(tenant).is_some_and(|tenant| tenant.quota.active_jobs.is_some())
     }
 
     async fn publish(&self, job: &JobId, lane: Lane, parts: &[PartId]) -> Result<(), WriteError> {
@@ -226,26 +249,30 @@ impl Sweeper {
         Ok(self.fleet.tell(&accepted.id, &accepted.job.tenant, now_ms(), fact).await?)
     }
 
-    /// Starts jobs of a tenant that wait for others to end, the oldest first.
+    /// Starts jobs of a tenant that wait for others to end, the oldest first. By whoever has the tenant's partition, so that
+    /// no two jobs are given one place; a second coordinator that thinks it has it, too, starts the same ones.
     async fn start_waiting(&self, tenant: &str, most_active: usize) -> Result<(), WriteError> {
         let work = self.fleet.stores.work();
-        let paths = work.list(&Key::open_folder(Some(tenant))).await?;
-        if work.size(&Key::frozen(tenant)).await?.is_some() {
+        // What waits first: every job is among the open ones before it is among those that wait.
+        let mut waiting: Vec<_> =
+            work.list(&Key::waiting_folder(tenant)).await?.iter().filter_map(|path| Key::of_waiting(path)).collect();
+        if waiting.is_empty() || work.size(&Key::frozen(tenant)).await?.is_some() {
             return Ok(());
         }
-        let (mut active, mut waiting) = (0, Vec::new());
-        for (_, job) in paths.iter().filter_map(|path| Key::of_open(path)) {
-            let Some(projection) = work.get_json::<Projection>(&Key::status(&job)).await? else { continue };
-            match projection.status.state {
-                Some(State::Accepted) => waiting.push((projection.first_ms, job)),
-                Some(State::Started) => active += 1,
-                _ => {}
-            }
+        let paths = work.list(&Key::open_folder(Some(tenant))).await?;
+        let open: BTreeSet<JobId> = paths.iter().filter_map(|path| Key::of_looked_after(path)).map(|(_, job)| job).collect();
+        // Canceled, or purged, before its turn came.
+        let gone: Vec<_> = waiting.extract_if(.., |(_, job)| !open.contains(job)).collect();
+        for (at, job) in gone {
+            work.delete(&Key::waiting(tenant, at, &job)).await?;
         }
+        let free = most_active.saturating_sub(open.len() - waiting.len());
         waiting.sort();
-        for (_, job) in waiting.into_iter().take(most_active.saturating_sub(active).min(MOST_STARTED)) {
+        for (at, job) in waiting.into_iter().take(free.min(MOST_STARTED)) {
+            // It is being accepted at this moment; whoever does that says so when it is done.
             let Some(accepted) = work.get_json::<Accepted>(&Key::job(&job)).await? else { continue };
             self.publish(&job, accepted.job.lane, &[PartId::Probe]).await?;
+            work.delete(&Key::waiting(tenant, at, &job)).await?;
         }
         Ok(())
     }

@@ -157,7 +157,7 @@ async fn facts_that_come_late_do_not_bring_back_a_job_that_was_purged() {
     assert_eq!((report.kept, report.skipped), (vec!["usage/acme/2023-11-14/talk.json".to_string()], Vec::new()));
     take(&site.fleet, &job, &told[3..], true).await;
     let mut left: Vec<String> = Vec::new();
-    for folder in ["jobs/", "events/", "open/", "index/", "callbacks/", "usage/"] {
+    for folder in ["jobs/", "events/", "open/", "settling/", "waiting/", "index/", "callbacks/", "usage/"] {
         left.extend(site.fleet.stores.work().list(folder).await.unwrap());
     }
     assert_eq!(left, ["usage/acme/2023-11-14/talk.json"]);
@@ -180,9 +180,9 @@ async fn a_state_that_a_paused_coordinator_wrote_over_a_newer_one_is_put_right()
     let mut sweeper = Sweeper::new(site.fleet.clone(), &settings(), partition(&job));
     sweeper.sweep(START_MS).await;
     assert_eq!(site.recorded(&job).await, before);
-    assert!(work.size(&Key::open("acme", &job)).await.unwrap().is_some(), "it is looked after for a while");
+    assert!(work.size(&Key::settling("acme", &job)).await.unwrap().is_some(), "it is looked after for a while");
     sweeper.sweep(START_MS + 31_000 + 1_800_000).await;
-    assert_eq!(work.size(&Key::open("acme", &job)).await.unwrap(), None);
+    assert_eq!(work.size(&Key::settling("acme", &job)).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -246,12 +246,10 @@ async fn an_end_that_was_written_and_never_told_is_told() {
 async fn waiting_jobs_of_a_tenant_start_when_others_end_and_not_while_it_is_frozen() {
     let site = Site::of(tenants("quota = { active_jobs = 2 }"));
     let jobs: Vec<JobId> = (0..5).map(|n| id(&format!("talk-{n}"))).collect();
-    for job in &jobs {
-        site.accept(job.as_str()).await;
-        take(&site.fleet, job, &[event(job, Fact::JobAccepted)], false).await;
+    site.accept(jobs[0].as_str()).await;
+    for job in &jobs[1..] {
+        site.accept_waiting(job.as_str()).await;
     }
-    let begin = [event(&jobs[0], Fact::JobStarted)];
-    take(&site.fleet, &jobs[0], &begin, false).await;
     let mut settings = settings();
     settings.sweep_every_s = 1;
     let mut sweeper = Sweeper::new(site.fleet.clone(), &settings, partition(&tenant_stream("acme")));
@@ -261,6 +259,52 @@ async fn waiting_jobs_of_a_tenant_start_when_others_end_and_not_while_it_is_froz
     assert!(ops::unfreeze(&site.fleet, "acme", None).await.unwrap());
     sweeper.sweep(START_MS + 1000).await;
     assert_eq!(parts_asked_for(&site).await, [PartId::Probe], "one is active, two may be");
+    sweeper.sweep(START_MS + 2000).await;
+    assert_eq!(parts_asked_for(&site).await, [], "it was asked for");
+    ops::cancel(&site.fleet, ops::Scope::Tenant("acme"), &jobs[4]).await.unwrap();
+    drain(&site).await;
+    assert_eq!(jobs_that_wait(&site).await, ["talk-2", "talk-3"], "what was canceled waits no longer");
+}
+
+async fn jobs_that_wait(site: &Site) -> Vec<String> {
+    let mut paths = site.fleet.stores.work().list(&Key::waiting_folder("acme")).await.unwrap();
+    paths.sort();
+    paths.iter().filter_map(|path| Key::of_waiting(path)).map(|(_, job)| job.to_string()).collect()
+}
+
+#[tokio::test]
+async fn of_a_tenant_at_its_limit_the_next_job_starts_when_one_ends_and_waits_for_no_sweep() {
+    let site = Site::of(tenants("quota = { active_jobs = 1 }"));
+    site.accept("first").await;
+    for id in ["second", "third"] {
+        site.accept_waiting(id).await;
+    }
+    site.tell(&whole_job(&id("first"))).await;
+    drain(&site).await;
+    assert_eq!(parts_asked_for(&site).await, [PartId::Probe]);
+    assert_eq!(jobs_that_wait(&site).await, ["third"]);
+    let mut open = site.fleet.stores.work().list(&Key::open_folder(Some("acme"))).await.unwrap();
+    open.sort();
+    assert_eq!(open, ["open/acme/second", "open/acme/third"], "what has ended counts no longer");
+    // The news of the end comes again to another coordinator.
+    take(&site.fleet, &id("first"), &whole_job(&id("first"))[20..], true).await;
+    drain(&site).await;
+    assert_eq!(parts_asked_for(&site).await, [], "the second has its place");
+}
+
+#[tokio::test]
+async fn of_jobs_submitted_at_the_same_moment_as_many_start_as_may_and_no_more() {
+    let site = Site::of(tenants("quota = { active_jobs = 3 }"));
+    let submit = async |n: u32| {
+        let document = format!(r#"{{"id":"talk-{n}","input":{{"uri":"talk.mp4"}},"output":{{"uri":"out"}},"preset":"h264"}}"#);
+        ops::submit(&site.fleet, ops::Scope::Tenant("acme"), document.as_bytes(), None).await.unwrap()
+    };
+    futures::future::join_all((0..8).map(submit)).await;
+    let at_once = parts_asked_for(&site).await.len();
+    assert!(at_once <= 3, "{at_once} were started");
+    drain(&site).await;
+    assert_eq!(at_once + parts_asked_for(&site).await.len(), 3);
+    assert_eq!(jobs_that_wait(&site).await.len(), 5);
 }
 
 #[tokio::test]

@@ -186,11 +186,16 @@ async fn a_quota_lets_jobs_start_then_wait_then_refuses_them() {
     assert!(accepted(&process, "a").await.is_some() && accepted(&process, "b").await.is_some());
     assert!(accepted(&process, "c").await.is_none());
     assert_eq!(process.waiting(WORK).await, 1, "one job was started, the other waits");
-    // The first one is done, as its coordinator says, and whoever looks after open jobs asks again.
-    process.tools.stores.work().delete(&Key::open("acme", &JobId::try_from("a".to_string()).unwrap())).await.unwrap();
-    let waiting = document("b", "acme");
-    accept::submit(&process.tools, Submission { document: &waiting, user: None }).await.unwrap();
-    assert_eq!(process.waiting(WORK).await, 2);
+    let work = process.tools.stores.work();
+    let waiting = work.list(&Key::waiting_folder("acme")).await.unwrap();
+    assert_eq!(waiting.iter().filter_map(|path| Key::of_waiting(path)).map(|(_, job)| job.to_string()).collect::<Vec<_>>(), ["b"]);
+    assert!(!is_there(&process, Key::open("acme", &JobId::try_from("c".to_string()).unwrap())).await);
+    // Sent again, the one that waits still does; the one that was started is asked for again, in case nobody heard.
+    for (id, asked) in [("b", 1), ("a", 2)] {
+        let document = document(id, "acme");
+        accept::submit(&process.tools, Submission { document: &document, user: None }).await.unwrap();
+        assert_eq!(process.waiting(WORK).await, asked);
+    }
 }
 
 #[tokio::test]

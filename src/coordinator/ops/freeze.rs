@@ -52,6 +52,7 @@ pub async fn unfreeze(fleet: &Fleet, tenant: &str, reason: Option<&str>) -> Resu
     let fact = Fact::TenantUnfrozen { since_ms, reason: reason.map(str::to_string) };
     fleet.tell(&tenant_stream(tenant), tenant, since_ms, fact).await?;
     fleet.stores.work().delete(&Key::frozen(tenant)).await?;
+    fleet.wake(tenant).await?;
     Ok(true)
 }
 
