@@ -67,6 +67,16 @@ impl Fleet {
         tools.with_callbacks((*self.callbacks).clone())
     }
 
+    /// What its end told that a job used, and what was thrown away of it since: children that ran when it was canceled, or
+    /// when it failed, are killed because it has ended, and their workers note that only then.
+    pub(super) async fn billed(&self, job: &JobId, told: Option<&Usage>) -> Result<Usage, PartError> {
+        let mut usage = told.cloned().unwrap_or_default();
+        let (attempts, cpu_s) = usage::thrown_away(&self.tools(), job).await?;
+        usage.wasted_attempts = usage.wasted_attempts.max(attempts);
+        usage.wasted_cpu_s = usage.wasted_cpu_s.max(cpu_s);
+        Ok(usage)
+    }
+
     /// What a job used up to now.
     pub(super) async fn measure(&self, accepted: &Accepted) -> Result<Usage, PartError> {
         usage::measure(&self.tools(), accepted).await

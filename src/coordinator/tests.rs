@@ -186,6 +186,31 @@ async fn a_state_that_a_paused_coordinator_wrote_over_a_newer_one_is_put_right()
 }
 
 #[tokio::test]
+async fn work_that_was_thrown_away_because_a_job_ended_is_on_its_bill_when_it_is_settled() {
+    let job = id("talk");
+    let site = Site::new();
+    let accepted = site.accept("talk").await;
+    let work = site.fleet.stores.work();
+    take(&site.fleet, &job, &whole_job(&job)[..9], false).await;
+    let usage = site.fleet.measure(&accepted).await.unwrap();
+    take(&site.fleet, &job, &[event(&job, Fact::JobCanceled { usage })], false).await;
+    let bill = Key::usage("acme", "2023-11-14", &job);
+    let before: ops::UsageRecord = work.get_json(&bill).await.unwrap().unwrap();
+    assert_eq!((before.usage.wasted_attempts, before.usage.wasted_cpu_s), (0, 0.0));
+    // The workers hear of it, kill their children, and note what those took.
+    for name in ["encode-00003.1.1530.stopped.9f3a1c22", "encode-00004.1.250.stopped.00000001"] {
+        work.put(&Key::wasted(&job, name), Vec::new()).await.unwrap();
+    }
+    let mut sweeper = Sweeper::new(site.fleet.clone(), &settings(), partition(&job));
+    sweeper.sweep(START_MS + 3_600_000).await;
+    assert_eq!(work.size(&Key::settling("acme", &job)).await.unwrap(), None);
+    let bill: ops::UsageRecord = work.get_json(&bill).await.unwrap().unwrap();
+    assert_eq!((bill.usage.wasted_attempts, bill.usage.wasted_cpu_s), (2, 1.78));
+    assert_eq!(bill.usage.cpu_s, before.usage.cpu_s);
+    site.recorded(&job).await;
+}
+
+#[tokio::test]
 async fn a_state_that_cannot_be_read_is_made_anew_from_the_events() {
     let job = id("talk");
     let (site, told) = (Site::new(), whole_job(&job));

@@ -228,7 +228,7 @@ impl Writer<'_> {
             tenant: projection.tenant.clone(),
             state,
             ended_at: ended_at.clone(),
-            usage: status.usage.clone().unwrap_or_default(),
+            usage: self.fleet.billed(self.job, status.usage.as_ref()).await?,
         };
         let day = rfc3339::day(rfc3339::parse(ended_at).unwrap_or(projection.updated_ms));
         work.put_json(&Key::usage(&projection.tenant, &day, self.job), &record).await?;

@@ -314,6 +314,23 @@ async fn what_is_not_finished_in_the_grace_goes_back_and_is_no_attempt() {
 }
 
 #[tokio::test]
+async fn what_a_child_took_that_was_killed_at_the_parts_deadline_is_billed_as_thrown_away() {
+    let site = Site::new();
+    let children = FakeChildren::new(|part, before| if part == PartId::Encode(0) && before == 0 { Act::Hang } else { Act::Work });
+    let process = site.start_fleet(&children, local());
+    let mut told = process.told().await;
+    let working = process.work(WorkerSettings { part_deadline: Duration::from_secs(2), ..settings() });
+    process.submit_document(&document("talk", "local")).await;
+    let failed = told.find(|e| matches!(e.fact, Fact::PartFailed { .. })).await;
+    assert!(matches!(failed.fact, Fact::PartFailed { reason, again: true, .. } if reason.contains("deadline of 2s")));
+    let ended = told.find(|e| matches!(e.fact, Fact::JobCompleted { .. })).await;
+    process.quiet().await;
+    working.stop().await;
+    let usage = ended.fact.usage().unwrap();
+    assert_eq!((usage.wasted_attempts, usage.wasted_cpu_s), (1, 0.01));
+}
+
+#[tokio::test]
 async fn asked_twice_a_worker_leaves_at_once_and_everything_goes_back() {
     let (site, children) = (Site::new(), holds(&[0, 1]));
     let process = site.start_fleet(&children, local());
