@@ -9,6 +9,7 @@
 
 pub mod api;
 mod clock;
+mod debts;
 mod endpoints;
 mod fleet;
 pub mod ops;

@@ -2,13 +2,16 @@
 //!
 //! A message is lost only together with whoever had it, and then the broker gives it out again. What is left for the
 //! sweep is what should not be: a part that was never asked for, an end that was written and not told, a state that a
-//! paused coordinator wrote over a newer one. All of it is found by looking, and put right by asking again.
+//! paused coordinator wrote over a newer one, an endpoint that was not told although nothing reminds anybody of it. All of
+//! it is found by looking, and put right by asking again.
 
 use super::clock::now_ms;
+use super::debts;
 use super::fleet::Fleet;
 use super::settings::CoordinatorSettings;
 use super::write::{WriteError, Writer};
 use crate::broker::{Class, Queue};
+use crate::callback;
 use crate::event::{Fact, Projection, State, rfc3339, tenant_stream};
 use crate::job::{JobId, Lane};
 use crate::part::accepted::Accepted;
@@ -33,6 +36,10 @@ const BUSY_LANE: u64 = 1;
 const PATIENCE: u32 = 3;
 /// Jobs of one tenant that are started in one sweep.
 const MOST_STARTED: usize = 100;
+
+/// An endpoint is looked after for a week longer than twice the time in which its callbacks are tried: by then it was told,
+/// or given up, or what it was to be told is gone.
+const OWED_FOR_MS: u64 = 7 * 24 * 3600 * 1000;
 
 /// A message on a partition of events: look after its jobs now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +67,8 @@ pub(super) struct Sweeper {
     /// Sweeps are at least so far apart: every coordinator sends ticks.
     apart_ms: u64,
     last_ms: u64,
+    /// When it last looked at what has ended, which is not as pressing.
+    last_settling_ms: u64,
     watched: HashMap<JobId, Watched>,
 }
 
@@ -72,6 +81,7 @@ impl Sweeper {
             settle_ms: settings.settle_after_s * 1000,
             apart_ms: settings.sweep_every_s * 500,
             last_ms: 0,
+            last_settling_ms: 0,
             watched: HashMap::new(),
         }
     }
@@ -114,10 +124,12 @@ impl Sweeper {
     /// Looks at what has not ended, and at what ended a little while ago.
     async fn open_jobs(&mut self, now_ms: u64) -> Result<(), WriteError> {
         let mut seen = BTreeSet::new();
-        for folder in [Key::open_folder(None), Key::settling_folder()] {
-            self.look_through(&folder, now_ms, &mut seen).await?;
+        self.look_through(&Key::open_folder(None), now_ms, &mut seen).await?;
+        if now_ms >= self.last_settling_ms.saturating_add(self.settle_ms / 2) {
+            self.look_through(&Key::settling_folder(), now_ms, &mut seen).await?;
+            self.last_settling_ms = now_ms;
+            self.watched.retain(|job, _| seen.contains(job));
         }
-        self.watched.retain(|job, _| seen.contains(job));
         Ok(())
     }
 
@@ -148,31 +160,28 @@ impl Sweeper {
         let writer = Writer { fleet: &self.fleet, job };
         let projection = writer.repair().await?;
         let accepted = self.fleet.stores.work().get_json::<Accepted>(&Key::job(job)).await?;
-        let Some(accepted) = accepted else {
-            // Purged, or being accepted at this moment: what is no job the next time will never be one.
-            if self.watched.contains_key(job) {
-                return self.forget(tenant, job).await;
+        let accepted = match (accepted, &projection) {
+            (Some(accepted), _) => accepted,
+            (None, Some(projection)) => return self.settle(projection, now_ms).await,
+            // Purged: nothing is left of it but this.
+            (None, None) if self.watched.contains_key(job) => return self.forget(tenant, job).await,
+            (None, None) => {
+                // Or being accepted at this moment: what is no job the next time will never be one.
+                self.watch(&Projection::new(job.clone(), tenant.into()), now_ms + self.settle_ms);
+                return Ok(());
             }
-            self.watch(job, &Projection::new(job.clone(), tenant.into()), now_ms + self.settle_ms);
-            return Ok(());
         };
         let projection = projection.unwrap_or_else(|| Projection::new(job.clone(), tenant.into()));
         // What was rejected and is a job all the same was mended; that is still to be told.
         if projection.is_terminal() && projection.status.state != Some(State::Rejected) {
-            let ended = projection.status.ended_at.as_deref().and_then(rfc3339::parse).unwrap_or(projection.updated_ms);
-            let settled = ended.saturating_add(self.settle_ms);
-            if settled > now_ms {
-                self.watch(job, &projection, settled);
-                return Ok(());
-            }
-            return self.forget(tenant, job).await;
+            return self.settle(&projection, now_ms).await;
         }
         let known = self.watched.get(job);
         let is_silent = known.is_some_and(|watched| watched.updated_ms == projection.updated_ms);
         if !is_silent {
             // By our own clock from now on, unless the teller's says that it is late already.
             let due = projection.updated_ms.saturating_add(self.stall_ms).clamp(now_ms, now_ms + self.stall_ms);
-            self.watch(job, &projection, due);
+            self.watch(&projection, due);
             return Ok(());
         }
         let asked = known.map_or(0, |watched| watched.asked);
@@ -180,6 +189,39 @@ impl Sweeper {
         if let Some(watched) = self.watched.get_mut(job) {
             watched.asked = asked + 1;
             watched.due_ms = now_ms + self.stall_ms * (1 << watched.asked.min(MOST_DOUBLINGS));
+        }
+        Ok(())
+    }
+
+    /// What has ended, or never was a job: it is looked after for a while, and for as long as somebody is to be told of it.
+    async fn settle(&mut self, projection: &Projection, now_ms: u64) -> Result<(), WriteError> {
+        let job = &projection.job;
+        let ended = projection.status.ended_at.as_deref().and_then(rfc3339::parse).unwrap_or(projection.updated_ms);
+        let settled = ended.saturating_add(self.settle_ms);
+        if settled > now_ms {
+            self.watch(projection, settled);
+            return Ok(());
+        }
+        let tried_ms = self.fleet.callbacks.schedule_s.iter().sum::<u64>() * 1000;
+        let is_old = ended.saturating_add(2 * tried_ms + OWED_FOR_MS) <= now_ms;
+        let debts = if is_old { Vec::new() } else { debts::of(&self.fleet, projection).await? };
+        if debts.is_empty() {
+            return self.forget(&projection.tenant, job).await;
+        }
+        // As with parts: a message may be on its way for so long before it is thought lost.
+        let (late, waiting): (Vec<_>, Vec<_>) = debts.into_iter().partition(|debt| debt.due_ms + self.stall_ms <= now_ms);
+        let mut asked = self.watched.get(job).map_or(0, |watched| watched.asked);
+        let mut due = waiting.iter().map(|debt| debt.due_ms + self.stall_ms).min().unwrap_or(u64::MAX);
+        if !late.is_empty() {
+            let endpoints: Vec<_> = late.into_iter().map(|debt| debt.endpoint).collect();
+            tracing::info!(%job, endpoints = endpoints.len(), "callbacks are owed and nobody is at it; they are asked for again");
+            callback::nudge(&*self.fleet.broker, job, &endpoints).await?;
+            asked += 1;
+            due = due.min(now_ms + self.stall_ms * (1 << asked.min(MOST_DOUBLINGS)));
+        }
+        self.watch(projection, due);
+        if let Some(watched) = self.watched.get_mut(job) {
+            watched.asked = asked;
         }
         Ok(())
     }
@@ -192,7 +234,8 @@ impl Sweeper {
         Ok(work.delete(&Key::settling(tenant, job)).await?)
     }
 
-    fn watch(&mut self, job: &JobId, projection: &Projection, due_ms: u64) {
+    fn watch(&mut self, projection: &Projection, due_ms: u64) {
+        let job = &projection.job;
         if self.watched.len() < MOST_WATCHED || self.watched.contains_key(job) {
             self.watched.insert(job.clone(), Watched { updated_ms: projection.updated_ms, asked: 0, due_ms });
         }

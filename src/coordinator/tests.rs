@@ -4,9 +4,12 @@ use super::sweep::Sweeper;
 use super::write::Writer;
 use super::{Coordinator, Fleet, ops};
 use crate::broker::{Broker, Class, EVENT_PARTITIONS, Queue};
+use crate::callback::EndpointId;
+use crate::callback::cursor::Cursor;
 use crate::event::{Cause, Event, Fact, Failure, Projection, State, is_reserved, tenant_stream};
 use crate::job::{JobId, Lane};
 use crate::part::PartMessage;
+use crate::part::accepted::Accepted;
 use crate::part::finish::JobResult;
 use crate::plan::marker::PartId;
 use crate::shutdown;
@@ -169,7 +172,7 @@ async fn facts_that_come_late_do_not_bring_back_a_job_that_was_purged() {
 async fn a_state_that_a_paused_coordinator_wrote_over_a_newer_one_is_put_right() {
     let job = id("talk");
     let (site, told) = (Site::new(), whole_job(&job));
-    site.accept("talk").await;
+    let accepted = site.accept("talk").await;
     let work = site.fleet.stores.work();
     take(&site.fleet, &job, &told[..9], false).await;
     let old: Projection = work.get_json(&Key::status(&job)).await.unwrap().unwrap();
@@ -181,6 +184,7 @@ async fn a_state_that_a_paused_coordinator_wrote_over_a_newer_one_is_put_right()
     sweeper.sweep(START_MS).await;
     assert_eq!(site.recorded(&job).await, before);
     assert!(work.size(&Key::settling("acme", &job)).await.unwrap().is_some(), "it is looked after for a while");
+    all_heard(&site, &accepted).await;
     sweeper.sweep(START_MS + 31_000 + 1_800_000).await;
     assert_eq!(work.size(&Key::settling("acme", &job)).await.unwrap(), None);
 }
@@ -201,6 +205,7 @@ async fn work_that_was_thrown_away_because_a_job_ended_is_on_its_bill_when_it_is
     for name in ["encode-00003.1.1530.stopped.9f3a1c22", "encode-00004.1.250.stopped.00000001"] {
         work.put(&Key::wasted(&job, name), Vec::new()).await.unwrap();
     }
+    all_heard(&site, &accepted).await;
     let mut sweeper = Sweeper::new(site.fleet.clone(), &settings(), partition(&job));
     sweeper.sweep(START_MS + 3_600_000).await;
     assert_eq!(work.size(&Key::settling("acme", &job)).await.unwrap(), None);
@@ -208,6 +213,73 @@ async fn work_that_was_thrown_away_because_a_job_ended_is_on_its_bill_when_it_is
     assert_eq!((bill.usage.wasted_attempts, bill.usage.wasted_cpu_s), (2, 1.78));
     assert_eq!(bill.usage.cpu_s, before.usage.cpu_s);
     site.recorded(&job).await;
+}
+
+/// Takes every nudge of a job's callbacks off its queue, as a dead letter; how many there were.
+async fn lose_nudges(site: &Site, job: &JobId) -> usize {
+    let queue = Queue::callbacks_of(job.as_str());
+    let mut consumer = site.broker.consume(queue, 100).await.unwrap();
+    let mut lost = 0;
+    while site.broker.depth(queue).await.unwrap() > 0 {
+        consumer.next().await.unwrap().reject("delivered 50 times".into()).await.unwrap();
+        lost += 1;
+    }
+    lost
+}
+
+/// Every endpoint of the job was told all there is.
+async fn all_heard(site: &Site, accepted: &Accepted) {
+    let heard = Cursor { next_sequence: site.recorded(&accepted.id).await.len() as u64 + 1, ..Cursor::default() };
+    for endpoint in accepted.job.callbacks.iter().chain(&site.fleet.tenants.get("acme").unwrap().callbacks) {
+        let key = Key::cursor(&accepted.id, EndpointId::of(endpoint).as_str());
+        site.fleet.stores.work().put_json(&key, &heard).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_nudge_that_became_a_dead_letter_is_sent_again_by_the_sweep_until_the_endpoint_has_heard_all() {
+    let (site, job) = (Site::new(), id("talk"));
+    let accepted = site.accept("talk").await;
+    let work = site.fleet.stores.work();
+    take(&site.fleet, &job, &whole_job(&job), false).await;
+    assert_eq!(lose_nudges(&site, &job).await, 2, "the job's endpoint and the tenant's");
+    let mut settings = settings();
+    settings.sweep_every_s = 1;
+    let mut sweeper = Sweeper::new(site.fleet.clone(), &settings, partition(&job));
+    let mut sweep_at = async |after_s: u64| {
+        sweeper.sweep(START_MS + after_s * 1000).await;
+        lose_nudges(&site, &job).await
+    };
+    assert_eq!(sweep_at(31).await, 0, "a nudge may be on its way for so long");
+    assert_eq!(sweep_at(61).await, 2);
+    assert_eq!(sweep_at(120).await, 0);
+    assert_eq!(sweep_at(200).await, 2, "as often as it is lost, at doubling distances");
+    // The tenant's endpoint hears of it all; the job's own is put off for an hour.
+    all_heard(&site, &accepted).await;
+    let own = EndpointId::of(&accepted.job.callbacks[0]);
+    let put_off = Cursor { next_sequence: 3, due_ms: START_MS + 3_600_000, ..Cursor::default() };
+    work.put_json(&Key::cursor(&job, own.as_str()), &put_off).await.unwrap();
+    assert_eq!(sweep_at(500).await, 0);
+    assert_eq!(sweep_at(3_600 + 61).await, 1);
+    assert!(work.size(&Key::settling("acme", &job)).await.unwrap().is_some());
+    // It answers that it wants no more.
+    work.put(&Key::disabled("acme", own.as_str()), b"{}".to_vec()).await.unwrap();
+    assert_eq!(sweep_at(10_000).await, 0);
+    assert_eq!(work.size(&Key::settling("acme", &job)).await.unwrap(), None, "nobody is owed anything");
+}
+
+#[tokio::test]
+async fn a_rejection_whose_nudge_was_lost_is_told_all_the_same_and_not_for_ever() {
+    let (site, job) = (Site::new(), id("talk"));
+    let rejected = Fact::JobRejected { path: "lane".into(), reason: "is none".into(), requested_id: None };
+    take(&site.fleet, &job, &[event(&job, rejected)], false).await;
+    assert_eq!(lose_nudges(&site, &job).await, 1);
+    let mut sweeper = Sweeper::new(site.fleet.clone(), &settings(), partition(&job));
+    sweeper.sweep(START_MS + 3_600_000).await;
+    assert_eq!(lose_nudges(&site, &job).await, 1);
+    sweeper.sweep(START_MS + 30 * 24 * 3_600_000).await;
+    assert_eq!(lose_nudges(&site, &job).await, 0);
+    assert_eq!(site.fleet.stores.work().list(&Key::settling_folder()).await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -120,6 +120,7 @@ impl Writer<'_> {
         let work = self.fleet.stores.work();
         work.delete_under(&Key::events(self.job)).await?;
         work.delete_under(&Key::cursors(self.job)).await?;
+        work.delete(&Key::settling(&stored.tenant, self.job)).await?;
         work.delete(&Key::index(&stored.tenant, stored.first_ms, self.job)).await?;
         Ok(Projection::new(self.job.clone(), claimant.tenant.clone()))
     }
@@ -270,6 +271,11 @@ impl Writer<'_> {
         let mut endpoints = endpoints::of(self.fleet, self.job, &projection.tenant).await?;
         if !is_repeated {
             endpoints.retain(|endpoint| told.iter().any(|event| callback::wants(endpoint, &event.kind)));
+        }
+        let is_job = projection.status.state.is_some_and(|state| state != State::Rejected);
+        if !is_job && !endpoints.is_empty() {
+            // Nobody looks after what is no job, but for what is told of it.
+            self.fleet.stores.work().put(&Key::settling(&projection.tenant, self.job), Vec::new()).await?;
         }
         Ok(callback::nudge(&*self.fleet.broker, self.job, &endpoints).await?)
     }
