@@ -12,11 +12,11 @@ use super::settings::CoordinatorSettings;
 use super::write::{WriteError, Writer};
 use crate::broker::{Class, Queue};
 use crate::callback;
-use crate::event::{Fact, Projection, State, rfc3339, tenant_stream};
+use crate::event::{Projection, State, rfc3339, tenant_stream};
 use crate::job::{JobId, Lane};
 use crate::part::accepted::Accepted;
 use crate::part::finish::JobResult;
-use crate::part::{PartMessage, REPORT_PATH};
+use crate::part::PartMessage;
 use crate::plan::Plan;
 use crate::plan::marker::PartId;
 use crate::reconcile::{Step, reconcile};
@@ -284,11 +284,7 @@ impl Sweeper {
 
     async fn propose(&self, accepted: &Accepted, result: JobResult) -> Result<(), WriteError> {
         let usage = self.fleet.measure(accepted).await?;
-        let fact = match result {
-            JobResult::Completed { .. } => Fact::JobCompleted { report: REPORT_PATH.into(), usage },
-            JobResult::Failed { failure } => Fact::JobFailed { failure, usage },
-            JobResult::Canceled => Fact::JobCanceled { usage },
-        };
+        let fact = result.fact(&self.fleet.stores, accepted, usage);
         Ok(self.fleet.tell(&accepted.id, &accepted.job.tenant, now_ms(), fact).await?)
     }
 
