@@ -181,3 +181,48 @@ fn order(body: &[u8]) -> Result<Order, String> {
         Err(e) => serde_json::from_slice::<Wake>(body).map(|wake| Order::Wake(wake.wake)).map_err(|_| e.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{event, id, part};
+    use super::*;
+    use crate::broker::Broker;
+    use crate::broker::memory::{Bounds, MemoryBroker};
+    use crate::plan::marker::PartId;
+
+    const PARTS: u32 = 12;
+    /// Two slots, and parts of a fifth of a second.
+    const APART: Duration = Duration::from_millis(100);
+
+    #[tokio::test]
+    async fn the_parts_of_a_long_job_share_one_writing_of_its_state_and_whatever_else_is_told_ends_the_wait() {
+        let settings = crate::config::Config::load(None, std::iter::empty()).unwrap().coordinator;
+        let broker = MemoryBroker::new(Bounds::default());
+        let queue = Queue::events_of("long");
+        let mut consumer = broker.consume(queue, settings.batch_events).await.unwrap();
+        let tell = async |fact: Fact| broker.publish(queue, serde_json::to_vec(&event(&id("long"), fact)).unwrap()).await.unwrap();
+        let telling = async {
+            let mut pace = tokio::time::interval(APART);
+            for n in 0..PARTS {
+                pace.tick().await;
+                tell(part(PartId::Encode(n), 1)).await;
+            }
+            tell(Fact::JobStarted).await;
+            Instant::now()
+        };
+        let taking = async {
+            let (mut sizes, all) = (Vec::new(), PARTS as usize + 1);
+            while sizes.iter().sum::<usize>() < all {
+                let batch = batch(&mut *consumer, &settings).await.unwrap();
+                sizes.push(batch.len());
+                for delivery in batch {
+                    delivery.ack().await.unwrap();
+                }
+            }
+            (sizes, Instant::now())
+        };
+        let (told, (sizes, taken)) = tokio::join!(telling, taking);
+        assert!(sizes.len() <= 2, "{sizes:?}");
+        assert!(taken - told < settings.linger() / 4, "{:?}", taken - told);
+    }
+}
