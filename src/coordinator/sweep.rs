@@ -185,9 +185,9 @@ impl Sweeper {
             return Ok(());
         }
         let asked = known.map_or(0, |watched| watched.asked);
-        self.ask_again(&accepted, &projection, asked).await?;
+        let asked = asked + u32::from(self.ask_again(&accepted, asked).await?);
         if let Some(watched) = self.watched.get_mut(job) {
-            watched.asked = asked + 1;
+            watched.asked = asked;
             watched.due_ms = now_ms + self.stall_ms * (1 << watched.asked.min(MOST_DOUBLINGS));
         }
         Ok(())
@@ -241,24 +241,24 @@ impl Sweeper {
         }
     }
 
-    /// A job of which nothing was heard: whatever should be out is asked for once more.
-    async fn ask_again(&self, accepted: &Accepted, projection: &Projection, asked: u32) -> Result<(), WriteError> {
+    /// A job of which nothing was heard: whatever should be out is asked for once more. False: it waits for its turn, and
+    /// nothing should be.
+    async fn ask_again(&self, accepted: &Accepted, asked: u32) -> Result<bool, WriteError> {
         let (job, work) = (&accepted.id, self.fleet.stores.work());
         if let Some(result) = work.get_json::<JobResult>(&Key::result(job)).await? {
             tracing::info!(%job, "its end was written and not told");
-            return self.propose(accepted, result).await;
+            return self.propose(accepted, result).await.map(|()| true);
         }
         if work.size(&Key::cancel(job)).await?.is_some() {
-            return self.propose(accepted, JobResult::Canceled).await;
+            return self.propose(accepted, JobResult::Canceled).await.map(|()| true);
         }
         let (tenant, at) = (&accepted.job.tenant, accepted.accepted_ms);
         if self.fleet.most_active(tenant).is_some() && work.size(&Key::waiting(tenant, at, job)).await?.is_some() {
-            // Its turn has not come.
-            return Ok(());
+            return Ok(false);
         }
         let lane = accepted.job.lane;
         if asked < PATIENCE && self.fleet.broker.depth(Queue::Work(Class::Cpu, lane)).await? >= BUSY_LANE {
-            return Ok(());
+            return Ok(true);
         }
         let plan = work.get_json::<Plan>(&Key::plan(job)).await?;
         let paths = work.list(&Key::markers(job)).await?;
@@ -270,7 +270,7 @@ impl Sweeper {
             Step::Wait => Vec::new(),
         };
         tracing::info!(%job, parts = parts.len(), "nothing was heard of it; its parts are asked for again");
-        self.publish(job, lane, &parts).await
+        self.publish(job, lane, &parts).await.map(|()| true)
     }
 
     async fn publish(&self, job: &JobId, lane: Lane, parts: &[PartId]) -> Result<(), WriteError> {
@@ -305,7 +305,8 @@ impl Sweeper {
         for (at, job) in gone {
             work.delete(&Key::waiting(tenant, at, &job)).await?;
         }
-        let free = most_active.saturating_sub(open.len() - waiting.len());
+        let jobs: BTreeSet<&JobId> = waiting.iter().map(|(_, job)| job).collect();
+        let free = most_active.saturating_sub(open.len() - jobs.len());
         waiting.sort();
         for (at, job) in waiting.into_iter().take(free.min(MOST_STARTED)) {
             // It is being accepted at this moment; whoever does that says so when it is done.
