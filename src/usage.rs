@@ -17,7 +17,7 @@ pub struct Usage {
     pub frames: u64,
     /// CPU time of the children whose work counts, seconds.
     pub cpu_s: f64,
-    /// CPU time of children whose work was thrown away, seconds, as far as their worker lived to tell.
+    /// CPU time of children whose work was thrown away, whoever killed them, seconds, as far as their worker lived to tell.
     pub wasted_cpu_s: f64,
     /// How often work was thrown away.
     pub wasted_attempts: u64,

@@ -27,6 +27,7 @@ use lanes::Rota;
 use settings::STOP_GRACE;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -41,6 +42,8 @@ const MAX_COPIES: usize = 4;
 /// How long a copy is put off that there is no more room for.
 const COPY_WAIT: Duration = Duration::from_secs(30);
 
+/// How long a part past its deadline has to end its child, which takes the child's grace of at most a second, and to reap it.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long the intake has to hand back what was on its way here.
 const INTAKE_GRACE: Duration = Duration::from_millis(500);
 
@@ -329,11 +332,39 @@ impl Work {
             Order::Bury(letter) => dead::bury(&self.tools, letter).await,
             Order::Part(message) => {
                 let (part, spent) = (message.part, self.spent.clone());
-                let attempt = Attempt { part, number: *attempt, redelivered: *redelivered, permit: slot, stop, spent };
-                let deadline = self.settings.part_deadline;
-                let done = tokio::time::timeout(deadline, crate::part::run(&self.tools, message, attempt)).await;
-                done.unwrap_or_else(|_| Err(PartError::Crash(format!("it ran past the part's deadline of {deadline:?}"))))
+                let (stopper, stopped) = shutdown::channel();
+                let attempt = Attempt { part, number: *attempt, redelivered: *redelivered, permit: slot, stop: stopped, spent };
+                self.within_deadline(pin!(crate::part::run(&self.tools, message, attempt)), stop, &stopper).await
             }
+        }
+    }
+
+    /// Waits for a part, for as long as it may take, and hands on the request to stop. At the deadline its child is ended as
+    /// by that request, and not just dropped: what it took is known then, and billed as thrown away.
+    async fn within_deadline(
+        &self,
+        mut part: Pin<&mut impl Future<Output = Result<(), PartError>>>,
+        mut stop: Stop,
+        stopper: &Stopper,
+    ) -> Result<(), PartError> {
+        let deadline = self.settings.part_deadline;
+        let until = Instant::now() + deadline;
+        let mut is_asked = false;
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut part => return done,
+                () = stop.requested(), if !is_asked => {
+                    is_asked = true;
+                    stopper.stop();
+                }
+                () = tokio::time::sleep_until(until) => break,
+            }
+        }
+        stopper.stop();
+        match tokio::time::timeout(LAST_WORDS, part).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(PartError::Crash(format!("it ran past the part's deadline of {deadline:?}"))),
         }
     }
 

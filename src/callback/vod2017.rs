@@ -189,7 +189,8 @@ fn stream(told: &Told, output: &str) -> Stream {
         definition: width.zip(height).map(|(width, height)| definition(width.min(height))),
         duration: media["duration_ms"].as_f64().map(|ms| ms / 1000.0),
         encrypt: false,
-        file_url: playlist.map(|path| under(output, path)),
+        // As the event says; events of before it did name the store.
+        file_url: told.data["url"].as_str().map(str::to_string).or_else(|| playlist.map(|path| under(output, path))),
         format: playlist.map(|path| if path.ends_with(".mp4") { "mp4" } else { "m3u8" }),
         fps: rate(&media["frame_rate"]),
         height,
@@ -323,6 +324,16 @@ mod tests {
             "Height": 960, "Size": 1_815_321, "Width": 540, "JobId": "talk",
         });
         assert_eq!(of(&rendition("540p", 540, 960), Some("test data"), &[]), expected);
+    }
+
+    #[test]
+    fn a_stream_is_where_its_event_says_that_everybody_can_read_it() {
+        let mut published = rendition("540p", 540, 960);
+        published.data["url"] = json!("https://cdn.example.com/talk%201/540p/index.m3u8");
+        assert_eq!(of(&published, None, &[])["FileUrl"], "https://cdn.example.com/talk%201/540p/index.m3u8");
+        let done = of(&told("job.completed", json!({})), None, &[published, rendition("360p", 640, 360)]);
+        assert_eq!(done["StreamInfos"][0]["FileUrl"], "https://cdn.example.com/talk%201/540p/index.m3u8");
+        assert_eq!(done["StreamInfos"][1]["FileUrl"], "s3://media/talk/360p/index.m3u8");
     }
 
     #[test]

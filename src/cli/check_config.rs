@@ -156,7 +156,10 @@ fn store(name: &str, settings: &StoreConfig, work: Option<&str>) -> String {
     };
     match roles.as_slice() {
         ["work"] => format!("{place}: the work"),
-        roles => format!("{place}: {} {whose}", roles.join(" and ")),
+        roles => {
+            let read_at = settings.public_url.as_ref().map_or(String::new(), |url| format!("; everybody reads at {url}"));
+            format!("{place}: {} {whose}{read_at}", roles.join(" and "))
+        }
     }
 }
 

@@ -67,7 +67,10 @@ pub(super) fn text(job: &JobId, tenant: &str, status: &Status, request: Option<&
     if status.failed_attempts > 0 {
         line("repeated", &format!("{} attempts of parts failed", status.failed_attempts));
     }
-    if let Some(report) = &status.report {
+    for address in status.outputs.values() {
+        line("output", address);
+    }
+    if let Some(report) = status.report.as_ref().filter(|report| !status.outputs.contains_key(*report)) {
         line("report", report);
     }
     if let Some(usage) = &status.usage {
@@ -125,7 +128,7 @@ mod tests {
             percent: 40,
             accepted_at: Some("2026-11-30T10:00:00.000Z".into()),
             stages: BTreeMap::from([(Stage::Probe, StageStatus { completed: true, ..stage.clone() }), (Stage::Encode, stage)]),
-            renditions: vec![Rendition { name: "360p".into(), playlist: "360p/index.m3u8".into(), at: String::new() }],
+            renditions: vec![Rendition { name: "360p".into(), playlist: "360p/index.m3u8".into(), url: None, at: String::new() }],
             failed_attempts: 2,
             ..Status::default()
         };

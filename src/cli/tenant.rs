@@ -11,9 +11,9 @@ use clap::Subcommand;
 const EXAMPLES: &str = concat!(
     "Examples:
   narrows tenant freeze acme --reason \"invoice 7 unpaid\" --config fleet.toml
-  narrows tenant unfreeze acme --config fleet.toml
+  narrows tenant unfreeze acme --reason \"invoice 7 paid\" --config fleet.toml
 
-A frozen tenant's new jobs are rejected; what runs goes on. The tenant is told by an event, with the reason.
+A frozen tenant's new jobs are rejected; what runs goes on. The tenant is told of both by an event, with the reason.
 
 ",
     exit_codes!("0 done, or done before; 2 misuse, or no such tenant; 64 configuration; 70 our fault")
@@ -49,7 +49,7 @@ enum Action {
         /// The tenant.
         #[arg(value_name = "ID")]
         tenant: String,
-        /// Why, for this machine's log.
+        /// Why, in a line: the tenant is told.
         #[arg(long)]
         reason: Option<String>,
     },
@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
             })
         }),
         Action::Unfreeze { tenant, reason } => fleet::run(&args.settings, ORDERED, async |fleet| {
-            let was_frozen = ops::unfreeze(&fleet, tenant).await?;
+            let was_frozen = ops::unfreeze(&fleet, tenant, reason.as_deref()).await?;
             tracing::info!(tenant, was_frozen, reason, "tenant unfrozen");
             write_out(&match (args.json, was_frozen) {
                 (true, _) => format!("{}\n", serde_json::json!({ "tenant": tenant, "frozen": false, "was_frozen": was_frozen })),

@@ -10,18 +10,19 @@ mod fleet;
 mod health;
 mod jobs;
 mod live;
+mod operator;
 mod problem;
 mod query;
 mod serve;
+mod state;
 
-pub use auth::Operator;
 pub(super) use auth::has_credentials;
 pub(super) use live::Hub;
+pub use operator::Operator;
 pub(super) use serve::serve;
+pub(super) use state::Api;
 
-use super::{CoordinatorSettings, Fleet};
 use crate::job::MAX_DOCUMENT_BYTES;
-use crate::shutdown::Stop;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, header};
@@ -29,40 +30,11 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use problem::Problem;
-use std::sync::Arc;
-use tokio::sync::Semaphore;
 
 /// The contract (OpenAPI 3.1).
 pub const OPENAPI: &str = include_str!("api/openapi.json");
 /// Bytes of a body that are read beyond the longest document, so that one that is too long can be told so.
 const BODY_MARGIN: usize = 1024;
-
-/// What every request works with. Clones share it all.
-#[derive(Clone)]
-pub(super) struct Api {
-    pub fleet: Fleet,
-    pub settings: Arc<CoordinatorSettings>,
-    pub operator: Option<Arc<Operator>>,
-    pub hub: Hub,
-    /// Ends event streams.
-    pub stop: Stop,
-    requests: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
-}
-
-impl Api {
-    pub fn new(fleet: Fleet, settings: &CoordinatorSettings, operator: Option<Operator>, hub: Hub, stop: Stop) -> Self {
-        Self {
-            fleet,
-            settings: Arc::new(settings.clone()),
-            operator: operator.map(Arc::new),
-            hub,
-            stop,
-            requests: Arc::new(Semaphore::new(settings.max_requests)),
-            streams: Arc::new(Semaphore::new(settings.max_streams)),
-        }
-    }
-}
 
 /// Every path and what answers it; `openapi.json` has the same.
 fn routes() -> [(&'static str, MethodRouter<Api>); 12] {

@@ -1,6 +1,6 @@
 //! Who is told what happens to a job: the endpoints it names, and its tenant's.
 
-use super::Fleet;
+use super::fleet::Fleet;
 use crate::job::{Callback, JobId};
 use crate::part::accepted::Accepted;
 use crate::store::StoreError;

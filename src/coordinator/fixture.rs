@@ -82,6 +82,14 @@ impl Site {
         accepted
     }
 
+    /// The same of one that waits for its tenant's others.
+    pub async fn accept_waiting(&self, id: &str) -> Accepted {
+        let accepted = self.accept(id).await;
+        let key = Key::waiting("acme", accepted.accepted_ms, &accepted.id);
+        self.fleet.stores.work().put(&key, Vec::new()).await.unwrap();
+        accepted
+    }
+
     pub async fn tell(&self, events: &[Event]) {
         for event in events {
             let body = serde_json::to_vec(event).unwrap();
@@ -168,7 +176,9 @@ pub fn part(part: PartId, frames: u64) -> Fact {
 }
 
 pub fn completed() -> Fact {
-    Fact::JobCompleted { report: "report.json".into(), usage: Usage { frames: 100, cpu_s: 12.0, ..Usage::default() } }
+    let outputs = BTreeMap::from([("master.m3u8".into(), "https://cdn.example.com/talk/master.m3u8".into())]);
+    let usage = Usage { frames: 100, cpu_s: 12.0, ..Usage::default() };
+    Fact::JobCompleted { report: "report.json".into(), outputs, usage }
 }
 
 /// Everything that is told of a job that goes well, in order.
@@ -178,7 +188,8 @@ pub fn whole_job(job: &JobId) -> Vec<Event> {
     facts.extend([Fact::StageCompleted { stage: Stage::Probe }, started(Stage::Encode, u64::from(CHUNKS), 100)]);
     facts.extend((0..CHUNKS).map(|n| part(PartId::Encode(n), 10)));
     facts.extend([Fact::StageCompleted { stage: Stage::Encode }, started(Stage::Package, 1, 0)]);
-    facts.push(Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into(), media: None });
+    let (playlist, url) = ("720p/index.m3u8".into(), Some("https://cdn.example.com/talk/720p/index.m3u8".into()));
+    facts.push(Fact::RenditionCompleted { rendition: "720p".into(), playlist, url, media: None });
     facts.extend([part(PartId::Package, 0), Fact::StageCompleted { stage: Stage::Package }, completed()]);
     facts.into_iter().map(|fact| event(job, fact)).collect()
 }

@@ -6,7 +6,7 @@ use crate::event::{Event, Fact};
 use crate::job::JobId;
 use crate::part::accepted::Accepted;
 use crate::part::scratch::ScratchFolder;
-use crate::part::{Children, Mode, PartError, Settings, StopFuture, Tools, usage};
+use crate::part::{Children, Mode, PartError, Settings, StopFuture, Tools, admission, usage};
 use crate::sandbox::protocol::{Limits, Task};
 use crate::sandbox::{Finished, InputSource};
 use crate::store::Stores;
@@ -36,6 +36,19 @@ impl Fleet {
         self.broker.publish(Queue::events_of(job.as_str()), body).await
     }
 
+    /// Jobs of a tenant that may be worked on at once, where that is limited.
+    pub(super) fn most_active(&self, tenant: &str) -> Option<u32> {
+        self.tenants.get(tenant).and_then(|tenant| tenant.quota.active_jobs)
+    }
+
+    /// Has those jobs of a tenant started that wait and need not any more, if it has any that could.
+    pub(super) async fn wake(&self, tenant: &str) -> Result<(), BrokerError> {
+        match self.most_active(tenant) {
+            Some(_) => admission::wake(&*self.broker, tenant).await,
+            None => Ok(()),
+        }
+    }
+
     /// The tools by which workers accept and measure jobs. There is nobody to run a child with them.
     pub(super) fn tools(&self) -> Tools {
         let limits = Limits {
@@ -52,6 +65,16 @@ impl Fleet {
         let mut tools = Tools::new(self.broker.clone(), self.stores.clone(), Arc::new(NoChildren), settings);
         tools.tenants = self.tenants.clone();
         tools.with_callbacks((*self.callbacks).clone())
+    }
+
+    /// What its end told that a job used, and what was thrown away of it since: children that ran when it was canceled, or
+    /// when it failed, are killed because it has ended, and their workers note that only then.
+    pub(super) async fn billed(&self, job: &JobId, told: Option<&Usage>) -> Result<Usage, PartError> {
+        let mut usage = told.cloned().unwrap_or_default();
+        let (attempts, cpu_s) = usage::thrown_away(&self.tools(), job).await?;
+        usage.wasted_attempts = usage.wasted_attempts.max(attempts);
+        usage.wasted_cpu_s = usage.wasted_cpu_s.max(cpu_s);
+        Ok(usage)
     }
 
     /// What a job used up to now.

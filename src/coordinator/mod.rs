@@ -8,6 +8,8 @@
 //! and wake up with a write in hand. So every write is one that another coordinator would have written the same.
 
 pub mod api;
+mod clock;
+mod debts;
 mod endpoints;
 mod fleet;
 pub mod ops;
@@ -24,13 +26,7 @@ mod fixture;
 #[cfg(test)]
 mod tests;
 
+pub use clock::now_ms;
 pub use fleet::Fleet;
 pub use run::{Coordinator, CoordinatorError};
 pub use settings::CoordinatorSettings;
-
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
-}

@@ -1,12 +1,14 @@
 //! One partition of the events: batches off the queue, each job's facts in their order, written, then acknowledged.
 
+use super::clock::now_ms;
+use super::fleet::Fleet;
 use super::settings::CoordinatorSettings;
 use super::sweep::{Sweeper, Tick};
 use super::write::{Writer, Written};
-use super::{Fleet, now_ms};
 use crate::broker::{BrokerError, Consumer, Delivery, Queue};
 use crate::event::{Event, Fact};
 use crate::job::JobId;
+use crate::part::admission::Wake;
 use crate::shutdown::Stop;
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
@@ -31,6 +33,8 @@ pub(super) struct Partition {
 enum Order {
     Fact(Box<Event>),
     Sweep,
+    /// A tenant's waiting jobs may be started.
+    Wake(String),
 }
 
 /// Facts of one job, in the order in which they came, with their deliveries.
@@ -70,6 +74,7 @@ impl Partition {
 
     async fn handle(&mut self, batch: Vec<Delivery>, stop: Stop) {
         let (mut jobs, mut ticks) = (BTreeMap::<JobId, Facts>::new(), Vec::new());
+        let mut wakes = BTreeMap::<String, Vec<Delivery>>::new();
         for delivery in batch {
             match order(&delivery.body) {
                 Ok(Order::Fact(event)) => {
@@ -79,6 +84,7 @@ impl Partition {
                     facts.deliveries.push(delivery);
                 }
                 Ok(Order::Sweep) => ticks.push(delivery),
+                Ok(Order::Wake(tenant)) => wakes.entry(tenant).or_default().push(delivery),
                 Err(reason) => {
                     tracing::warn!(queue = %delivery.queue, reason, "a message that is no event");
                     settled(delivery.reject(reason).await);
@@ -94,15 +100,27 @@ impl Partition {
             }
         }
         drop(taken);
-        if !ticks.is_empty() {
-            let mut asked = stop;
-            tokio::select! {
-                () = asked.requested() => return,
-                () = self.sweeper.sweep(now_ms()) => {}
+        self.look_after(ticks, wakes, stop).await;
+    }
+
+    /// What is asked of the sweeper. Asked to stop, it leaves the rest to another coordinator.
+    async fn look_after(&mut self, ticks: Vec<Delivery>, wakes: BTreeMap<String, Vec<Delivery>>, mut stop: Stop) {
+        let is_due = !ticks.is_empty();
+        let (tenants, told): (Vec<_>, Vec<_>) = wakes.into_iter().unzip();
+        let all = async {
+            for tenant in &tenants {
+                self.sweeper.wake(tenant).await;
             }
-            for tick in ticks {
-                settled(tick.ack().await);
+            if is_due {
+                self.sweeper.sweep(now_ms()).await;
             }
+        };
+        tokio::select! {
+            () = stop.requested() => return,
+            () = all => {}
+        }
+        for delivery in ticks.into_iter().chain(told.into_iter().flatten()) {
+            settled(delivery.ack().await);
         }
     }
 }
@@ -160,6 +178,51 @@ fn order(body: &[u8]) -> Result<Order, String> {
     match serde_json::from_slice::<Event>(body) {
         Ok(event) => Ok(Order::Fact(Box::new(event))),
         Err(_) if serde_json::from_slice::<Tick>(body).is_ok() => Ok(Order::Sweep),
-        Err(e) => Err(e.to_string()),
+        Err(e) => serde_json::from_slice::<Wake>(body).map(|wake| Order::Wake(wake.wake)).map_err(|_| e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{event, id, part};
+    use super::*;
+    use crate::broker::Broker;
+    use crate::broker::memory::{Bounds, MemoryBroker};
+    use crate::plan::marker::PartId;
+
+    const PARTS: u32 = 12;
+    /// Two slots, and parts of a fifth of a second.
+    const APART: Duration = Duration::from_millis(100);
+
+    #[tokio::test]
+    async fn the_parts_of_a_long_job_share_one_writing_of_its_state_and_whatever_else_is_told_ends_the_wait() {
+        let settings = crate::config::Config::load(None, std::iter::empty()).unwrap().coordinator;
+        let broker = MemoryBroker::new(Bounds::default());
+        let queue = Queue::events_of("long");
+        let mut consumer = broker.consume(queue, settings.batch_events).await.unwrap();
+        let tell = async |fact: Fact| broker.publish(queue, serde_json::to_vec(&event(&id("long"), fact)).unwrap()).await.unwrap();
+        let telling = async {
+            let mut pace = tokio::time::interval(APART);
+            for n in 0..PARTS {
+                pace.tick().await;
+                tell(part(PartId::Encode(n), 1)).await;
+            }
+            tell(Fact::JobStarted).await;
+            Instant::now()
+        };
+        let taking = async {
+            let (mut sizes, all) = (Vec::new(), PARTS as usize + 1);
+            while sizes.iter().sum::<usize>() < all {
+                let batch = batch(&mut *consumer, &settings).await.unwrap();
+                sizes.push(batch.len());
+                for delivery in batch {
+                    delivery.ack().await.unwrap();
+                }
+            }
+            (sizes, Instant::now())
+        };
+        let (told, (sizes, taken)) = tokio::join!(telling, taking);
+        assert!(sizes.len() <= 2, "{sizes:?}");
+        assert!(taken - told < settings.linger() / 4, "{:?}", taken - told);
     }
 }

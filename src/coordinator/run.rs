@@ -1,10 +1,11 @@
 //! The coordinator as a process: its partitions, its ticks, its API and its callbacks, side by side until asked to stop.
 
 use super::api::{self, Api, Hub, Operator};
+use super::clock::now_ms;
+use super::fleet::Fleet;
 use super::project::Partition;
 use super::settings::CoordinatorSettings;
 use super::sweep::Tick;
-use super::{Fleet, now_ms};
 use crate::broker::{Broker, BrokerError, EVENT_PARTITIONS, Queue};
 use crate::callback;
 use crate::shutdown::Stop;

@@ -2,17 +2,21 @@
 //!
 //! A message is lost only together with whoever had it, and then the broker gives it out again. What is left for the
 //! sweep is what should not be: a part that was never asked for, an end that was written and not told, a state that a
-//! paused coordinator wrote over a newer one. All of it is found by looking, and put right by asking again.
+//! paused coordinator wrote over a newer one, an endpoint that was not told although nothing reminds anybody of it. All of
+//! it is found by looking, and put right by asking again.
 
+use super::clock::now_ms;
+use super::debts;
+use super::fleet::Fleet;
 use super::settings::CoordinatorSettings;
 use super::write::{WriteError, Writer};
-use super::{Fleet, now_ms};
 use crate::broker::{Class, Queue};
-use crate::event::{Fact, Projection, State, rfc3339, tenant_stream};
+use crate::callback;
+use crate::event::{Projection, State, rfc3339, tenant_stream};
 use crate::job::{JobId, Lane};
 use crate::part::accepted::Accepted;
 use crate::part::finish::JobResult;
-use crate::part::{PartMessage, REPORT_PATH};
+use crate::part::PartMessage;
 use crate::plan::Plan;
 use crate::plan::marker::PartId;
 use crate::reconcile::{Step, reconcile};
@@ -32,6 +36,10 @@ const BUSY_LANE: u64 = 1;
 const PATIENCE: u32 = 3;
 /// Jobs of one tenant that are started in one sweep.
 const MOST_STARTED: usize = 100;
+
+/// An endpoint is looked after for a week longer than twice the time in which its callbacks are tried: by then it was told,
+/// or given up, or what it was to be told is gone.
+const OWED_FOR_MS: u64 = 7 * 24 * 3600 * 1000;
 
 /// A message on a partition of events: look after its jobs now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +67,8 @@ pub(super) struct Sweeper {
     /// Sweeps are at least so far apart: every coordinator sends ticks.
     apart_ms: u64,
     last_ms: u64,
+    /// When it last looked at what has ended, which is not as pressing.
+    last_settling_ms: u64,
     watched: HashMap<JobId, Watched>,
 }
 
@@ -71,6 +81,7 @@ impl Sweeper {
             settle_ms: settings.settle_after_s * 1000,
             apart_ms: settings.sweep_every_s * 500,
             last_ms: 0,
+            last_settling_ms: 0,
             watched: HashMap::new(),
         }
     }
@@ -94,10 +105,15 @@ impl Sweeper {
         }
         let tenants = self.fleet.tenants.clone();
         for tenant in tenants.iter().filter(|tenant| self.is_ours(&tenant_stream(&tenant.name))) {
-            let Some(most) = tenant.quota.active_jobs else { continue };
-            if let Err(error) = self.start_waiting(&tenant.name, most as usize).await {
-                tracing::warn!(tenant = tenant.name, %error, "waiting jobs could not be started");
-            }
+            self.wake(&tenant.name).await;
+        }
+    }
+
+    /// Starts what waits of a tenant and need not any more. What cannot be done now is done by a later sweep.
+    pub async fn wake(&self, tenant: &str) {
+        let Some(most) = self.fleet.most_active(tenant) else { return };
+        if let Err(error) = self.start_waiting(tenant, most as usize).await {
+            tracing::warn!(tenant, %error, "waiting jobs could not be started");
         }
     }
 
@@ -105,14 +121,27 @@ impl Sweeper {
         Queue::events_of(job.as_str()) == Queue::Events(self.partition)
     }
 
+    /// Looks at what has not ended, and at what ended a little while ago.
     async fn open_jobs(&mut self, now_ms: u64) -> Result<(), WriteError> {
-        let (folder, mut after, mut seen) = (Key::open_folder(None), None, BTreeSet::new());
+        let mut seen = BTreeSet::new();
+        self.look_through(&Key::open_folder(None), now_ms, &mut seen).await?;
+        if now_ms >= self.last_settling_ms.saturating_add(self.settle_ms / 2) {
+            self.look_through(&Key::settling_folder(), now_ms, &mut seen).await?;
+            self.last_settling_ms = now_ms;
+            self.watched.retain(|job, _| seen.contains(job));
+        }
+        Ok(())
+    }
+
+    async fn look_through(&mut self, folder: &str, now_ms: u64, seen: &mut BTreeSet<JobId>) -> Result<(), WriteError> {
+        let mut after = None;
         loop {
-            let page = self.fleet.stores.work().list_after(&folder, after.as_deref(), OPEN_AT_A_TIME).await?;
+            let page = self.fleet.stores.work().list_after(folder, after.as_deref(), OPEN_AT_A_TIME).await?;
             let is_last = page.len() < OPEN_AT_A_TIME;
             after = page.last().cloned();
-            let open: Vec<_> = page.iter().filter_map(|path| Key::of_open(path)).filter(|(_, job)| self.is_ours(job)).collect();
-            for (tenant, job) in open {
+            let ours = |(_, job): &(String, JobId)| self.is_ours(job);
+            let jobs: Vec<_> = page.iter().filter_map(|path| Key::of_looked_after(path)).filter(ours).collect();
+            for (tenant, job) in jobs {
                 if self.watched.get(&job).is_none_or(|watched| watched.due_ms <= now_ms)
                     && let Err(error) = self.visit(&tenant, &job, now_ms).await
                 {
@@ -121,11 +150,9 @@ impl Sweeper {
                 seen.insert(job);
             }
             if is_last {
-                break;
+                return Ok(());
             }
         }
-        self.watched.retain(|job, _| seen.contains(job));
-        Ok(())
     }
 
     /// One open job that is due, or that is seen for the first time.
@@ -133,61 +160,105 @@ impl Sweeper {
         let writer = Writer { fleet: &self.fleet, job };
         let projection = writer.repair().await?;
         let accepted = self.fleet.stores.work().get_json::<Accepted>(&Key::job(job)).await?;
-        let Some(accepted) = accepted else {
-            // Purged; nothing is left of it but this.
-            return Ok(self.fleet.stores.work().delete(&Key::open(tenant, job)).await?);
-        };
-        let projection = projection.unwrap_or_else(|| Projection::new(job.clone(), tenant.into()));
-        if projection.is_terminal() {
-            let ended = projection.status.ended_at.as_deref().and_then(rfc3339::parse).unwrap_or(projection.updated_ms);
-            let settled = ended.saturating_add(self.settle_ms);
-            if settled > now_ms {
-                self.watch(job, &projection, settled);
+        let accepted = match (accepted, &projection) {
+            (Some(accepted), _) => accepted,
+            (None, Some(projection)) => return self.settle(projection, now_ms).await,
+            // Purged: nothing is left of it but this.
+            (None, None) if self.watched.contains_key(job) => return self.forget(tenant, job).await,
+            (None, None) => {
+                // Or being accepted at this moment: what is no job the next time will never be one.
+                self.watch(&Projection::new(job.clone(), tenant.into()), now_ms + self.settle_ms);
                 return Ok(());
             }
-            self.watched.remove(job);
-            return Ok(self.fleet.stores.work().delete(&Key::open(tenant, job)).await?);
+        };
+        let projection = projection.unwrap_or_else(|| Projection::new(job.clone(), tenant.into()));
+        // What was rejected and is a job all the same was mended; that is still to be told.
+        if projection.is_terminal() && projection.status.state != Some(State::Rejected) {
+            return self.settle(&projection, now_ms).await;
         }
         let known = self.watched.get(job);
         let is_silent = known.is_some_and(|watched| watched.updated_ms == projection.updated_ms);
         if !is_silent {
             // By our own clock from now on, unless the teller's says that it is late already.
             let due = projection.updated_ms.saturating_add(self.stall_ms).clamp(now_ms, now_ms + self.stall_ms);
-            self.watch(job, &projection, due);
+            self.watch(&projection, due);
             return Ok(());
         }
         let asked = known.map_or(0, |watched| watched.asked);
-        self.ask_again(&accepted, &projection, asked).await?;
+        let asked = asked + u32::from(self.ask_again(&accepted, asked).await?);
         if let Some(watched) = self.watched.get_mut(job) {
-            watched.asked = asked + 1;
+            watched.asked = asked;
             watched.due_ms = now_ms + self.stall_ms * (1 << watched.asked.min(MOST_DOUBLINGS));
         }
         Ok(())
     }
 
-    fn watch(&mut self, job: &JobId, projection: &Projection, due_ms: u64) {
+    /// What has ended, or never was a job: it is looked after for a while, and for as long as somebody is to be told of it.
+    async fn settle(&mut self, projection: &Projection, now_ms: u64) -> Result<(), WriteError> {
+        let job = &projection.job;
+        let ended = projection.status.ended_at.as_deref().and_then(rfc3339::parse).unwrap_or(projection.updated_ms);
+        let settled = ended.saturating_add(self.settle_ms);
+        if settled > now_ms {
+            self.watch(projection, settled);
+            return Ok(());
+        }
+        let tried_ms = self.fleet.callbacks.schedule_s.iter().sum::<u64>() * 1000;
+        let is_old = ended.saturating_add(2 * tried_ms + OWED_FOR_MS) <= now_ms;
+        let debts = if is_old { Vec::new() } else { debts::of(&self.fleet, projection).await? };
+        if debts.is_empty() {
+            return self.forget(&projection.tenant, job).await;
+        }
+        // As with parts: a message may be on its way for so long before it is thought lost.
+        let (late, waiting): (Vec<_>, Vec<_>) = debts.into_iter().partition(|debt| debt.due_ms + self.stall_ms <= now_ms);
+        let mut asked = self.watched.get(job).map_or(0, |watched| watched.asked);
+        let mut due = waiting.iter().map(|debt| debt.due_ms + self.stall_ms).min().unwrap_or(u64::MAX);
+        if !late.is_empty() {
+            let endpoints: Vec<_> = late.into_iter().map(|debt| debt.endpoint).collect();
+            tracing::info!(%job, endpoints = endpoints.len(), "callbacks are owed and nobody is at it; they are asked for again");
+            callback::nudge(&*self.fleet.broker, job, &endpoints).await?;
+            asked += 1;
+            due = due.min(now_ms + self.stall_ms * (1 << asked.min(MOST_DOUBLINGS)));
+        }
+        self.watch(projection, due);
+        if let Some(watched) = self.watched.get_mut(job) {
+            watched.asked = asked;
+        }
+        Ok(())
+    }
+
+    /// Nobody has to look after the job any more.
+    async fn forget(&mut self, tenant: &str, job: &JobId) -> Result<(), WriteError> {
+        self.watched.remove(job);
+        let work = self.fleet.stores.work();
+        work.delete(&Key::open(tenant, job)).await?;
+        Ok(work.delete(&Key::settling(tenant, job)).await?)
+    }
+
+    fn watch(&mut self, projection: &Projection, due_ms: u64) {
+        let job = &projection.job;
         if self.watched.len() < MOST_WATCHED || self.watched.contains_key(job) {
             self.watched.insert(job.clone(), Watched { updated_ms: projection.updated_ms, asked: 0, due_ms });
         }
     }
 
-    /// A job of which nothing was heard: whatever should be out is asked for once more.
-    async fn ask_again(&self, accepted: &Accepted, projection: &Projection, asked: u32) -> Result<(), WriteError> {
+    /// A job of which nothing was heard: whatever should be out is asked for once more. False: it waits for its turn, and
+    /// nothing should be.
+    async fn ask_again(&self, accepted: &Accepted, asked: u32) -> Result<bool, WriteError> {
         let (job, work) = (&accepted.id, self.fleet.stores.work());
         if let Some(result) = work.get_json::<JobResult>(&Key::result(job)).await? {
             tracing::info!(%job, "its end was written and not told");
-            return self.propose(accepted, result).await;
+            return self.propose(accepted, result).await.map(|()| true);
         }
         if work.size(&Key::cancel(job)).await?.is_some() {
-            return self.propose(accepted, JobResult::Canceled).await;
+            return self.propose(accepted, JobResult::Canceled).await.map(|()| true);
         }
-        if projection.status.state == Some(State::Accepted) && self.has_limit(&accepted.job.tenant) {
-            // It waits for its turn.
-            return Ok(());
+        let (tenant, at) = (&accepted.job.tenant, accepted.accepted_ms);
+        if self.fleet.most_active(tenant).is_some() && work.size(&Key::waiting(tenant, at, job)).await?.is_some() {
+            return Ok(false);
         }
         let lane = accepted.job.lane;
         if asked < PATIENCE && self.fleet.broker.depth(Queue::Work(Class::Cpu, lane)).await? >= BUSY_LANE {
-            return Ok(());
+            return Ok(true);
         }
         let plan = work.get_json::<Plan>(&Key::plan(job)).await?;
         let paths = work.list(&Key::markers(job)).await?;
@@ -199,11 +270,7 @@ impl Sweeper {
             Step::Wait => Vec::new(),
         };
         tracing::info!(%job, parts = parts.len(), "nothing was heard of it; its parts are asked for again");
-        self.publish(job, lane, &parts).await
-    }
-
-    fn has_limit(&self, tenant: &str) -> bool {
-        self.fleet.tenants.get(tenant).is_some_and(|tenant| tenant.quota.active_jobs.is_some())
+        self.publish(job, lane, &parts).await.map(|()| true)
     }
 
     async fn publish(&self, job: &JobId, lane: Lane, parts: &[PartId]) -> Result<(), WriteError> {
@@ -217,34 +284,35 @@ impl Sweeper {
 
     async fn propose(&self, accepted: &Accepted, result: JobResult) -> Result<(), WriteError> {
         let usage = self.fleet.measure(accepted).await?;
-        let fact = match result {
-            JobResult::Completed { .. } => Fact::JobCompleted { report: REPORT_PATH.into(), usage },
-            JobResult::Failed { failure } => Fact::JobFailed { failure, usage },
-            JobResult::Canceled => Fact::JobCanceled { usage },
-        };
+        let fact = result.fact(&self.fleet.stores, accepted, usage);
         Ok(self.fleet.tell(&accepted.id, &accepted.job.tenant, now_ms(), fact).await?)
     }
 
-    /// Starts jobs of a tenant that wait for others to end, the oldest first.
+    /// Starts jobs of a tenant that wait for others to end, the oldest first. By whoever has the tenant's partition, so that
+    /// no two jobs are given one place; a second coordinator that thinks it has it, too, starts the same ones.
     async fn start_waiting(&self, tenant: &str, most_active: usize) -> Result<(), WriteError> {
         let work = self.fleet.stores.work();
-        let paths = work.list(&Key::open_folder(Some(tenant))).await?;
-        if work.size(&Key::frozen(tenant)).await?.is_some() {
+        // What waits first: every job is among the open ones before it is among those that wait.
+        let mut waiting: Vec<_> =
+            work.list(&Key::waiting_folder(tenant)).await?.iter().filter_map(|path| Key::of_waiting(path)).collect();
+        if waiting.is_empty() || work.size(&Key::frozen(tenant)).await?.is_some() {
             return Ok(());
         }
-        let (mut active, mut waiting) = (0, Vec::new());
-        for (_, job) in paths.iter().filter_map(|path| Key::of_open(path)) {
-            let Some(projection) = work.get_json::<Projection>(&Key::status(&job)).await? else { continue };
-            match projection.status.state {
-                Some(State::Accepted) => waiting.push((projection.first_ms, job)),
-                Some(State::Started) => active += 1,
-                _ => {}
-            }
+        let paths = work.list(&Key::open_folder(Some(tenant))).await?;
+        let open: BTreeSet<JobId> = paths.iter().filter_map(|path| Key::of_looked_after(path)).map(|(_, job)| job).collect();
+        // Canceled, or purged, before its turn came.
+        let gone: Vec<_> = waiting.extract_if(.., |(_, job)| !open.contains(job)).collect();
+        for (at, job) in gone {
+            work.delete(&Key::waiting(tenant, at, &job)).await?;
         }
+        let jobs: BTreeSet<&JobId> = waiting.iter().map(|(_, job)| job).collect();
+        let free = most_active.saturating_sub(open.len() - jobs.len());
         waiting.sort();
-        for (_, job) in waiting.into_iter().take(most_active.saturating_sub(active).min(MOST_STARTED)) {
+        for (at, job) in waiting.into_iter().take(free.min(MOST_STARTED)) {
+            // It is being accepted at this moment; whoever does that says so when it is done.
             let Some(accepted) = work.get_json::<Accepted>(&Key::job(&job)).await? else { continue };
             self.publish(&job, accepted.job.lane, &[PartId::Probe]).await?;
+            work.delete(&Key::waiting(tenant, at, &job)).await?;
         }
         Ok(())
     }

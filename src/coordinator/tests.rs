@@ -4,16 +4,21 @@ use super::sweep::Sweeper;
 use super::write::Writer;
 use super::{Coordinator, Fleet, ops};
 use crate::broker::{Broker, Class, EVENT_PARTITIONS, Queue};
+use crate::callback::EndpointId;
+use crate::callback::cursor::Cursor;
 use crate::event::{Cause, Event, Fact, Failure, Projection, State, is_reserved, tenant_stream};
 use crate::job::{JobId, Lane};
 use crate::part::PartMessage;
+use crate::part::accepted::Accepted;
 use crate::part::finish::JobResult;
 use crate::plan::marker::PartId;
 use crate::shutdown;
 use crate::store::key::Key;
+use crate::tenant::{SubmitRules, TenantSettings, Tenants};
 use crate::usage::Usage;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
 use std::task::Poll;
@@ -155,7 +160,7 @@ async fn facts_that_come_late_do_not_bring_back_a_job_that_was_purged() {
     assert_eq!((report.kept, report.skipped), (vec!["usage/acme/2023-11-14/talk.json".to_string()], Vec::new()));
     take(&site.fleet, &job, &told[3..], true).await;
     let mut left: Vec<String> = Vec::new();
-    for folder in ["jobs/", "events/", "open/", "index/", "callbacks/", "usage/"] {
+    for folder in ["jobs/", "events/", "open/", "settling/", "waiting/", "index/", "callbacks/", "usage/"] {
         left.extend(site.fleet.stores.work().list(folder).await.unwrap());
     }
     assert_eq!(left, ["usage/acme/2023-11-14/talk.json"]);
@@ -167,7 +172,7 @@ async fn facts_that_come_late_do_not_bring_back_a_job_that_was_purged() {
 async fn a_state_that_a_paused_coordinator_wrote_over_a_newer_one_is_put_right() {
     let job = id("talk");
     let (site, told) = (Site::new(), whole_job(&job));
-    site.accept("talk").await;
+    let accepted = site.accept("talk").await;
     let work = site.fleet.stores.work();
     take(&site.fleet, &job, &told[..9], false).await;
     let old: Projection = work.get_json(&Key::status(&job)).await.unwrap().unwrap();
@@ -178,9 +183,103 @@ async fn a_state_that_a_paused_coordinator_wrote_over_a_newer_one_is_put_right()
     let mut sweeper = Sweeper::new(site.fleet.clone(), &settings(), partition(&job));
     sweeper.sweep(START_MS).await;
     assert_eq!(site.recorded(&job).await, before);
-    assert!(work.size(&Key::open("acme", &job)).await.unwrap().is_some(), "it is looked after for a while");
+    assert!(work.size(&Key::settling("acme", &job)).await.unwrap().is_some(), "it is looked after for a while");
+    all_heard(&site, &accepted).await;
     sweeper.sweep(START_MS + 31_000 + 1_800_000).await;
-    assert_eq!(work.size(&Key::open("acme", &job)).await.unwrap(), None);
+    assert_eq!(work.size(&Key::settling("acme", &job)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn work_that_was_thrown_away_because_a_job_ended_is_on_its_bill_when_it_is_settled() {
+    let job = id("talk");
+    let site = Site::new();
+    let accepted = site.accept("talk").await;
+    let work = site.fleet.stores.work();
+    take(&site.fleet, &job, &whole_job(&job)[..9], false).await;
+    let usage = site.fleet.measure(&accepted).await.unwrap();
+    take(&site.fleet, &job, &[event(&job, Fact::JobCanceled { usage })], false).await;
+    let bill = Key::usage("acme", "2023-11-14", &job);
+    let before: ops::UsageRecord = work.get_json(&bill).await.unwrap().unwrap();
+    assert_eq!((before.usage.wasted_attempts, before.usage.wasted_cpu_s), (0, 0.0));
+    // The workers hear of it, kill their children, and note what those took.
+    for name in ["encode-00003.1.1530.stopped.9f3a1c22", "encode-00004.1.250.stopped.00000001"] {
+        work.put(&Key::wasted(&job, name), Vec::new()).await.unwrap();
+    }
+    all_heard(&site, &accepted).await;
+    let mut sweeper = Sweeper::new(site.fleet.clone(), &settings(), partition(&job));
+    sweeper.sweep(START_MS + 3_600_000).await;
+    assert_eq!(work.size(&Key::settling("acme", &job)).await.unwrap(), None);
+    let bill: ops::UsageRecord = work.get_json(&bill).await.unwrap().unwrap();
+    assert_eq!((bill.usage.wasted_attempts, bill.usage.wasted_cpu_s), (2, 1.78));
+    assert_eq!(bill.usage.cpu_s, before.usage.cpu_s);
+    site.recorded(&job).await;
+}
+
+/// Takes every nudge of a job's callbacks off its queue, as a dead letter; how many there were.
+async fn lose_nudges(site: &Site, job: &JobId) -> usize {
+    let queue = Queue::callbacks_of(job.as_str());
+    let mut consumer = site.broker.consume(queue, 100).await.unwrap();
+    let mut lost = 0;
+    while site.broker.depth(queue).await.unwrap() > 0 {
+        consumer.next().await.unwrap().reject("delivered 50 times".into()).await.unwrap();
+        lost += 1;
+    }
+    lost
+}
+
+/// Every endpoint of the job was told all there is.
+async fn all_heard(site: &Site, accepted: &Accepted) {
+    let heard = Cursor { next_sequence: site.recorded(&accepted.id).await.len() as u64 + 1, ..Cursor::default() };
+    for endpoint in accepted.job.callbacks.iter().chain(&site.fleet.tenants.get("acme").unwrap().callbacks) {
+        let key = Key::cursor(&accepted.id, EndpointId::of(endpoint).as_str());
+        site.fleet.stores.work().put_json(&key, &heard).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_nudge_that_became_a_dead_letter_is_sent_again_by_the_sweep_until_the_endpoint_has_heard_all() {
+    let (site, job) = (Site::new(), id("talk"));
+    let accepted = site.accept("talk").await;
+    let work = site.fleet.stores.work();
+    take(&site.fleet, &job, &whole_job(&job), false).await;
+    assert_eq!(lose_nudges(&site, &job).await, 2, "the job's endpoint and the tenant's");
+    let mut settings = settings();
+    settings.sweep_every_s = 1;
+    let mut sweeper = Sweeper::new(site.fleet.clone(), &settings, partition(&job));
+    let mut sweep_at = async |after_s: u64| {
+        sweeper.sweep(START_MS + after_s * 1000).await;
+        lose_nudges(&site, &job).await
+    };
+    assert_eq!(sweep_at(31).await, 0, "a nudge may be on its way for so long");
+    assert_eq!(sweep_at(61).await, 2);
+    assert_eq!(sweep_at(120).await, 0);
+    assert_eq!(sweep_at(200).await, 2, "as often as it is lost, at doubling distances");
+    // The tenant's endpoint hears of it all; the job's own is put off for an hour.
+    all_heard(&site, &accepted).await;
+    let own = EndpointId::of(&accepted.job.callbacks[0]);
+    let put_off = Cursor { next_sequence: 3, due_ms: START_MS + 3_600_000, ..Cursor::default() };
+    work.put_json(&Key::cursor(&job, own.as_str()), &put_off).await.unwrap();
+    assert_eq!(sweep_at(500).await, 0);
+    assert_eq!(sweep_at(3_600 + 61).await, 1);
+    assert!(work.size(&Key::settling("acme", &job)).await.unwrap().is_some());
+    // It answers that it wants no more.
+    work.put(&Key::disabled("acme", own.as_str()), b"{}".to_vec()).await.unwrap();
+    assert_eq!(sweep_at(10_000).await, 0);
+    assert_eq!(work.size(&Key::settling("acme", &job)).await.unwrap(), None, "nobody is owed anything");
+}
+
+#[tokio::test]
+async fn a_rejection_whose_nudge_was_lost_is_told_all_the_same_and_not_for_ever() {
+    let (site, job) = (Site::new(), id("talk"));
+    let rejected = Fact::JobRejected { path: "lane".into(), reason: "is none".into(), requested_id: None };
+    take(&site.fleet, &job, &[event(&job, rejected)], false).await;
+    assert_eq!(lose_nudges(&site, &job).await, 1);
+    let mut sweeper = Sweeper::new(site.fleet.clone(), &settings(), partition(&job));
+    sweeper.sweep(START_MS + 3_600_000).await;
+    assert_eq!(lose_nudges(&site, &job).await, 1);
+    sweeper.sweep(START_MS + 30 * 24 * 3_600_000).await;
+    assert_eq!(lose_nudges(&site, &job).await, 0);
+    assert_eq!(site.fleet.stores.work().list(&Key::settling_folder()).await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -244,21 +343,65 @@ async fn an_end_that_was_written_and_never_told_is_told() {
 async fn waiting_jobs_of_a_tenant_start_when_others_end_and_not_while_it_is_frozen() {
     let site = Site::of(tenants("quota = { active_jobs = 2 }"));
     let jobs: Vec<JobId> = (0..5).map(|n| id(&format!("talk-{n}"))).collect();
-    for job in &jobs {
-        site.accept(job.as_str()).await;
-        take(&site.fleet, job, &[event(job, Fact::JobAccepted)], false).await;
+    site.accept(jobs[0].as_str()).await;
+    for job in &jobs[1..] {
+        site.accept_waiting(job.as_str()).await;
     }
-    let begin = [event(&jobs[0], Fact::JobStarted)];
-    take(&site.fleet, &jobs[0], &begin, false).await;
     let mut settings = settings();
     settings.sweep_every_s = 1;
     let mut sweeper = Sweeper::new(site.fleet.clone(), &settings, partition(&tenant_stream("acme")));
     ops::freeze(&site.fleet, "acme", "unpaid").await.unwrap();
     sweeper.sweep(START_MS).await;
     assert_eq!(parts_asked_for(&site).await, []);
-    assert!(ops::unfreeze(&site.fleet, "acme").await.unwrap());
+    assert!(ops::unfreeze(&site.fleet, "acme", None).await.unwrap());
     sweeper.sweep(START_MS + 1000).await;
     assert_eq!(parts_asked_for(&site).await, [PartId::Probe], "one is active, two may be");
+    sweeper.sweep(START_MS + 2000).await;
+    assert_eq!(parts_asked_for(&site).await, [], "it was asked for");
+    ops::cancel(&site.fleet, ops::Scope::Tenant("acme"), &jobs[4]).await.unwrap();
+    drain(&site).await;
+    assert_eq!(jobs_that_wait(&site).await, ["talk-2", "talk-3"], "what was canceled waits no longer");
+}
+
+async fn jobs_that_wait(site: &Site) -> Vec<String> {
+    let mut paths = site.fleet.stores.work().list(&Key::waiting_folder("acme")).await.unwrap();
+    paths.sort();
+    paths.iter().filter_map(|path| Key::of_waiting(path)).map(|(_, job)| job.to_string()).collect()
+}
+
+#[tokio::test]
+async fn of_a_tenant_at_its_limit_the_next_job_starts_when_one_ends_and_waits_for_no_sweep() {
+    let site = Site::of(tenants("quota = { active_jobs = 1 }"));
+    site.accept("first").await;
+    for id in ["second", "third"] {
+        site.accept_waiting(id).await;
+    }
+    site.tell(&whole_job(&id("first"))).await;
+    drain(&site).await;
+    assert_eq!(parts_asked_for(&site).await, [PartId::Probe]);
+    assert_eq!(jobs_that_wait(&site).await, ["third"]);
+    let mut open = site.fleet.stores.work().list(&Key::open_folder(Some("acme"))).await.unwrap();
+    open.sort();
+    assert_eq!(open, ["open/acme/second", "open/acme/third"], "what has ended counts no longer");
+    // The news of the end comes again to another coordinator.
+    take(&site.fleet, &id("first"), &whole_job(&id("first"))[20..], true).await;
+    drain(&site).await;
+    assert_eq!(parts_asked_for(&site).await, [], "the second has its place");
+}
+
+#[tokio::test]
+async fn of_jobs_submitted_at_the_same_moment_as_many_start_as_may_and_no_more() {
+    let site = Site::of(tenants("quota = { active_jobs = 3 }"));
+    let submit = async |n: u32| {
+        let document = format!(r#"{{"id":"talk-{n}","input":{{"uri":"talk.mp4"}},"output":{{"uri":"out"}},"preset":"h264"}}"#);
+        ops::submit(&site.fleet, ops::Scope::Tenant("acme"), document.as_bytes(), None).await.unwrap()
+    };
+    futures::future::join_all((0..8).map(submit)).await;
+    let at_once = parts_asked_for(&site).await.len();
+    assert!(at_once <= 3, "{at_once} were started");
+    drain(&site).await;
+    assert_eq!(at_once + parts_asked_for(&site).await.len(), 3);
+    assert_eq!(jobs_that_wait(&site).await.len(), 5);
 }
 
 #[tokio::test]
@@ -301,6 +444,27 @@ async fn a_freeze_is_told_to_the_tenant_once_and_rejections_are_listed() {
         ops::list(&site.fleet, ops::Scope::Tenant("acme"), &ops::ListQuery { limit: 10, ..Default::default() }).await.unwrap();
     let listed: Vec<_> = page.jobs.iter().map(|job| (job.job.clone(), job.status.state)).collect();
     assert_eq!(listed, [(document, Some(State::Rejected))]);
+}
+
+#[tokio::test]
+async fn a_thaw_is_told_to_the_tenant_like_a_freeze_with_its_reason_and_can_be_replayed() {
+    let text = "[acme]\ncallbacks = [{ url = \"http://127.0.0.1:1/hook\" }]\n";
+    let settings: BTreeMap<String, TenantSettings> = toml::from_str(text).unwrap();
+    let site = Site::of(Tenants::new(&settings, SubmitRules::default()).unwrap());
+    let stream = tenant_stream("acme");
+    ops::freeze(&site.fleet, "acme", "unpaid").await.unwrap();
+    assert!(ops::unfreeze(&site.fleet, "acme", Some("paid on Friday")).await.unwrap());
+    assert!(!ops::unfreeze(&site.fleet, "acme", Some("again")).await.unwrap(), "it is not frozen any more");
+    assert!(matches!(ops::unfreeze(&site.fleet, "acme", Some("a\nb")).await, Err(ops::OpError::Invalid(_))));
+    drain(&site).await;
+    let recorded = site.recorded(&stream).await;
+    assert_eq!(kinds(&recorded), ["tenant.frozen", "tenant.unfrozen"]);
+    let reasons: Vec<_> = recorded.iter().map(|event| event.data["reason"].as_str().unwrap_or_default()).collect();
+    assert_eq!(reasons, ["unpaid", "paid on Friday"]);
+    let before = nudges(&site, &stream).await;
+    assert!(before > 0, "the tenant's endpoint hears of both");
+    ops::replay(&site.fleet, ops::Scope::Tenant("acme"), &stream, 2).await.unwrap();
+    assert_eq!(nudges(&site, &stream).await, before + 1);
 }
 
 /// Runs all partitions until nothing is left in the queues of events.

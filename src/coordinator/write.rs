@@ -1,15 +1,16 @@
 //! What is written of a job when facts about it come in, in an order in which a coordinator may die anywhere.
 //!
 //! 1. The recorded events, one after the other: the first end that stands there is the job's end.
-//! 2. Of a rejection its place in the list; at a job's end the bill and the result.
+//! 2. Of a rejection its place in the list; at a job's end the bill, the result, and its place among the ended ones.
 //! 3. The state, by which the next coordinator knows which facts it has seen.
-//! 4. The nudges to the callbacks.
+//! 4. The nudges to the callbacks, and at a job's end the word that its tenant's next one may be started.
 //!
 //! Only then are the facts acknowledged. Whoever dies before leaves them to the next one, which takes over the events
 //! that are there ([`Projection::adopt`]) and writes what is missing. An event that stands is never written over.
 
+use super::endpoints;
+use super::fleet::Fleet;
 use super::ops::UsageRecord;
-use super::{Fleet, endpoints};
 use crate::broker::{BrokerError, Topic};
 use crate::callback;
 use crate::event::{Event, Fact, Projection, Recorded, State, VERSION, is_reserved, rfc3339};
@@ -68,8 +69,8 @@ impl Writer<'_> {
         let Some(stored) = self.begin(events).await? else { return Ok(Written::default()) };
         let (projection, recorded, adopted) = self.record(&stored, events).await?;
         self.list(&stored, &projection).await?;
-        let has_ended = projection.is_terminal() && !stored.is_terminal();
-        if has_ended || is_repeated && projection.is_terminal() {
+        let has_ended = projection.is_terminal() && (is_repeated || !stored.is_terminal());
+        if has_ended {
             self.close(&projection).await?;
         }
         if projection != stored {
@@ -77,6 +78,9 @@ impl Writer<'_> {
         }
         let told: Vec<&Recorded> = adopted.iter().chain(&recorded).collect();
         self.nudge(&projection, &told, is_repeated).await?;
+        if has_ended {
+            self.fleet.wake(&projection.tenant).await?;
+        }
         if let Some(last) = told.last() {
             self.hint(last.sequence).await;
         }
@@ -116,6 +120,7 @@ impl Writer<'_> {
         let work = self.fleet.stores.work();
         work.delete_under(&Key::events(self.job)).await?;
         work.delete_under(&Key::cursors(self.job)).await?;
+        work.delete(&Key::settling(&stored.tenant, self.job)).await?;
         work.delete(&Key::index(&stored.tenant, stored.first_ms, self.job)).await?;
         Ok(Projection::new(self.job.clone(), claimant.tenant.clone()))
     }
@@ -189,6 +194,9 @@ impl Writer<'_> {
             work.put_json(&Key::status(self.job), &projection).await?;
             self.list(&stored, &projection).await?;
             self.nudge(&projection, &adopted.iter().collect::<Vec<_>>(), false).await?;
+            if projection.is_terminal() {
+                self.fleet.wake(&projection.tenant).await?;
+            }
         }
         Ok(Some(projection))
     }
@@ -206,7 +214,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// What follows from a job's end: its bill, a result that says the same, and no more work on it.
+    /// What follows from a job's end: its bill, a result that says the same, no more work on it, and a place among the ended
+    /// ones, so that its tenant's quota holds it no longer.
     async fn close(&self, projection: &Projection) -> Result<(), WriteError> {
         let status = &projection.status;
         let (Some(state), Some(ended_at)) = (status.state, &status.ended_at) else { return Ok(()) };
@@ -220,7 +229,7 @@ impl Writer<'_> {
             tenant: projection.tenant.clone(),
             state,
             ended_at: ended_at.clone(),
-            usage: status.usage.clone().unwrap_or_default(),
+            usage: self.fleet.billed(self.job, status.usage.as_ref()).await?,
         };
         let day = rfc3339::day(rfc3339::parse(ended_at).unwrap_or(projection.updated_ms));
         work.put_json(&Key::usage(&projection.tenant, &day, self.job), &record).await?;
@@ -236,7 +245,8 @@ impl Writer<'_> {
             let body = serde_json::to_vec(&control).expect("a control message is plain data");
             self.fleet.broker.broadcast(Topic::Control, body).await?;
         }
-        Ok(())
+        work.put(&Key::settling(&projection.tenant, self.job), Vec::new()).await?;
+        Ok(work.delete(&Key::open(&projection.tenant, self.job)).await?)
     }
 
     /// The result that goes with the state; none when the objects of a complete job are not known any more.
@@ -261,6 +271,11 @@ impl Writer<'_> {
         let mut endpoints = endpoints::of(self.fleet, self.job, &projection.tenant).await?;
         if !is_repeated {
             endpoints.retain(|endpoint| told.iter().any(|event| callback::wants(endpoint, &event.kind)));
+        }
+        let is_job = projection.status.state.is_some_and(|state| state != State::Rejected);
+        if !is_job && !endpoints.is_empty() {
+            // Nobody looks after what is no job, but for what is told of it.
+            self.fleet.stores.work().put(&Key::settling(&projection.tenant, self.job), Vec::new()).await?;
         }
         Ok(callback::nudge(&*self.fleet.broker, self.job, &endpoints).await?)
     }

@@ -1,12 +1,13 @@
 //! What workers tell.
 
-use super::status::State;
+use super::state::State;
 use crate::job::JobId;
 use crate::plan::marker::PartId;
 use crate::plan::time::Rational;
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Version of the event document.
@@ -82,8 +83,11 @@ pub enum Fact {
     #[serde(rename = "rendition.completed")]
     RenditionCompleted {
         rendition: String,
-        /// Path of its playlist under the output URI.
+        /// Path of its playlist, or of its file, under the output URI.
         playlist: String,
+        /// Where that can be read: by its public URL where there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        url: Option<String>,
         /// What it measures.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         media: Option<RenditionMedia>,
@@ -95,6 +99,9 @@ pub enum Fact {
     JobCompleted {
         /// Path of the report under the output URI.
         report: String,
+        /// Where manifests, files and the report can be read, by their paths under the output URI.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        outputs: BTreeMap<String, String>,
         #[serde(default)]
         usage: Usage,
     },
@@ -117,7 +124,12 @@ pub enum Fact {
         since_ms: u64,
     },
     #[serde(rename = "tenant.unfrozen")]
-    TenantUnfrozen { since_ms: u64 },
+    TenantUnfrozen {
+        since_ms: u64,
+        /// Why, where whoever did it said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
 }
 
 impl Fact {
@@ -131,7 +143,7 @@ impl Fact {
             Fact::PartFailed { part, attempt, .. } => format!("{kind}/{part}/{attempt}"),
             Fact::RenditionCompleted { rendition, .. } => format!("{kind}/{rendition}"),
             Fact::Progress { part, frames } => format!("{kind}/{part}/{frames}"),
-            Fact::TenantFrozen { since_ms, .. } | Fact::TenantUnfrozen { since_ms } => format!("{kind}/{since_ms}"),
+            Fact::TenantFrozen { since_ms, .. } | Fact::TenantUnfrozen { since_ms, .. } => format!("{kind}/{since_ms}"),
             Fact::JobAccepted
             | Fact::JobStarted
             | Fact::JobCompleted { .. }
@@ -314,13 +326,14 @@ mod tests {
             Fact::StageStarted { stage: Stage::Encode, parts: 3, frames: 9, media_s: 1.0 },
             Fact::StageCompleted { stage: Stage::Probe },
             Fact::PartFailed { part: PartId::Package, attempt: 2, reason: "died".into(), again: true },
-            Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into(), media: None },
+            Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into(), url: None, media: None },
             Fact::Progress { part: PartId::Encode(1), frames: 7 },
-            Fact::JobCompleted { report: "report.json".into(), usage: usage.clone() },
+            Fact::JobCompleted { report: "report.json".into(), outputs: BTreeMap::new(), usage: usage.clone() },
             Fact::JobFailed { failure, usage: usage.clone() },
             Fact::JobCanceled { usage },
             Fact::TenantFrozen { reason: "unpaid".into(), since_ms: 5 },
-            Fact::TenantUnfrozen { since_ms: 6 },
+            Fact::TenantUnfrozen { since_ms: 6, reason: Some("paid".into()) },
+            Fact::TenantUnfrozen { since_ms: 7, reason: None },
         ];
         for fact in facts {
             let told = event(fact.clone());

@@ -7,8 +7,10 @@ pub mod facts;
 pub mod record;
 pub mod rfc3339;
 mod seen;
+pub mod state;
 pub mod status;
 
 pub use facts::{Cause, Event, Fact, Failure, RenditionMedia, Stage, VERSION, is_reserved, rejected_stream, tenant_stream};
 pub use record::{Projection, Recorded, Summary};
-pub use status::{Change, Illegal, Rejection, Rendition, StageStatus, State, Status};
+pub use state::State;
+pub use status::{Change, Illegal, Rejection, Rendition, StageStatus, Status};

@@ -7,7 +7,8 @@
 use super::facts::{Event, Fact, Stage, VERSION};
 use super::rfc3339;
 use super::seen::Seen;
-use super::status::{Change, Illegal, Rejection, State, Status};
+use super::state::State;
+use super::status::{Change, Illegal, Rejection, Status};
 use crate::job::JobId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

@@ -47,7 +47,7 @@ impl Seen {
             Fact::PartCompleted { part: PartId::Audio(n), .. } => self.audio.set(*n),
             Fact::PartFailed { part, attempt, .. } => self.admit_failed(*part, *attempt),
             Fact::JobRejected { .. } => self.rejections.len() < MOST_REJECTIONS && self.rejections.insert(fact.identity()),
-            Fact::TenantFrozen { since_ms, .. } | Fact::TenantUnfrozen { since_ms } => {
+            Fact::TenantFrozen { since_ms, .. } | Fact::TenantUnfrozen { since_ms, .. } => {
                 let is_new = *since_ms > self.tenant_ms;
                 self.tenant_ms = self.tenant_ms.max(*since_ms);
                 is_new

@@ -2,46 +2,13 @@
 
 use super::facts::{Event, Fact, Failure, Stage};
 use super::rfc3339;
+use super::state::State;
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Renditions a status lists; a preset has far fewer.
 const MOST_RENDITIONS: usize = 256;
-
-/// Where a job is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    Accepted,
-    Started,
-    Rejected,
-    Completed,
-    Failed,
-    Canceled,
-}
-
-impl State {
-    pub const ALL: [State; 6] =
-        [State::Accepted, State::Started, State::Rejected, State::Completed, State::Failed, State::Canceled];
-
-    /// As it is written in documents.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Accepted => "accepted",
-            State::Started => "started",
-            State::Rejected => "rejected",
-            State::Completed => "completed",
-            State::Failed => "failed",
-            State::Canceled => "canceled",
-        }
-    }
-
-    /// No other state can follow.
-    pub fn is_terminal(self) -> bool {
-        !matches!(self, State::Accepted | State::Started)
-    }
-}
 
 /// What the events told of a job so far say together. This is the full state that every recorded event carries.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -67,6 +34,9 @@ pub struct Status {
     /// Path of the report under the output URI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
+    /// Where what was made can be read, by paths under the output URI: manifests, files, the report.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, String>,
     /// Known once the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
@@ -107,6 +77,9 @@ pub struct Rendition {
     pub name: String,
     /// Path of its playlist under the output URI.
     pub playlist: String,
+    /// Where that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// RFC 3339.
     pub at: String,
 }
@@ -177,7 +150,9 @@ impl Status {
         }
         self.usage = event.fact.usage().cloned();
         match &event.fact {
-            Fact::JobCompleted { report, .. } => self.report = Some(report.clone()),
+            Fact::JobCompleted { report, outputs, .. } => {
+                (self.report, self.outputs) = (Some(report.clone()), outputs.clone());
+            }
             Fact::JobFailed { failure, .. } => self.failure = Some(failure.clone()),
             Fact::JobRejected { path, reason, requested_id } => {
                 let (path, reason, requested_id) = (path.clone(), reason.clone(), requested_id.clone());
@@ -213,7 +188,10 @@ impl Status {
                 }
             }
             Fact::PartFailed { .. } => self.failed_attempts += 1,
-            Fact::RenditionCompleted { rendition, playlist, .. } => self.add_rendition(rendition, playlist, event.at_ms),
+            Fact::RenditionCompleted { rendition, playlist, url, .. } => {
+                let (name, playlist, url) = (rendition.clone(), playlist.clone(), url.clone());
+                self.add_rendition(Rendition { name, playlist, url, at: rfc3339::format(event.at_ms) });
+            }
             _ => {}
         }
         self.catch_up();
@@ -225,10 +203,9 @@ impl Status {
         self.percent = self.percent.max(encode);
     }
 
-    fn add_rendition(&mut self, name: &str, playlist: &str, at_ms: u64) {
-        if self.renditions.len() < MOST_RENDITIONS && self.renditions.iter().all(|known| known.name != name) {
-            let at = rfc3339::format(at_ms);
-            self.renditions.push(Rendition { name: name.into(), playlist: playlist.into(), at });
+    fn add_rendition(&mut self, rendition: Rendition) {
+        if self.renditions.len() < MOST_RENDITIONS && self.renditions.iter().all(|known| known.name != rendition.name) {
+            self.renditions.push(rendition);
         }
     }
 }
@@ -249,7 +226,8 @@ mod tests {
     }
 
     fn completed() -> Fact {
-        Fact::JobCompleted { report: "report.json".into(), usage: Usage::default() }
+        let outputs = BTreeMap::from([("master.m3u8".into(), "https://cdn.example.com/talk/master.m3u8".into())]);
+        Fact::JobCompleted { report: "report.json".into(), outputs, usage: Usage::default() }
     }
 
     fn rejected() -> Fact {
@@ -314,7 +292,7 @@ mod tests {
     fn a_status_says_when_how_far_and_what_can_be_played() {
         let mut status = Status::default();
         let started = Fact::StageStarted { stage: Stage::Encode, parts: 3, frames: 400, media_s: 4.0 };
-        let playable = Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into(), media: None };
+        let playable = Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into(), url: None, media: None };
         for fact in [Fact::JobAccepted, Fact::JobStarted, started, part(0), playable.clone(), playable] {
             status.apply(&event(fact)).unwrap();
         }
@@ -324,6 +302,7 @@ mod tests {
         status.apply(&event(Fact::StageCompleted { stage: Stage::Encode })).unwrap();
         status.apply(&event(completed())).unwrap();
         assert_eq!((status.percent, status.report.as_deref()), (100, Some("report.json")));
+        assert_eq!(status.outputs["master.m3u8"], "https://cdn.example.com/talk/master.m3u8");
         assert!(status.ended_at.is_some() && status.usage.is_some());
     }
 

@@ -2,8 +2,8 @@
 //!
 //! **What is wrong is told, never lost, and touches nobody else's.** A rejection is an event like any other: under the
 //! job's own id where that is no other job's, else under an id made of the document. **The order of writes** makes every
-//! step repeatable: `open/` (so that somebody looks after it from now on), `index/`, `job.json` (from here on it is a job),
-//! the event, the first part.
+//! step repeatable: `open/` (so that somebody looks after it from now on), `index/`, `waiting/` where its tenant has as many
+//! jobs as it may, `job.json` (from here on it is a job), the event, the first part or the word that it waits.
 
 use super::accepted::Accepted;
 use super::error::PartError;
@@ -161,17 +161,12 @@ async fn again(tools: &Tools, accepted: &Accepted) -> Result<Taken, PartError> {
         return Ok(Taken { id: id.clone(), is_new: false });
     }
     tools.tell(id, &job.tenant, Fact::JobAccepted).await?;
-    let publishes = match tools.settings.mode {
+    match tools.settings.mode {
         // It was broken off, and this is how it is taken up.
-        Mode::OneProcess => true,
+        Mode::OneProcess => tools.publish(id, job.lane, &[PartId::Probe]).await?,
         // Others are at it. Only what may have been lost between accepting and asking is asked for again.
-        Mode::Fleet => {
-            tools.stores.work().size(&Key::marker(id, PartId::Probe)).await?.is_none()
-                && admission::admit(tools, accepted).await? == Admission::Start
-        }
-    };
-    if publishes {
-        tools.publish(id, job.lane, &[PartId::Probe]).await?;
+        Mode::Fleet if tools.stores.work().size(&Key::marker(id, PartId::Probe)).await?.is_some() => {}
+        Mode::Fleet => begin_work(tools, accepted, !admission::is_waiting(tools, accepted).await?).await?,
     }
     Ok(Taken { id: id.clone(), is_new: false })
 }
@@ -187,12 +182,19 @@ async fn begin(tools: &Tools, accepted: Accepted) -> Result<Result<Taken, JobErr
         Mode::Fleet => list(tools, accepted).await?,
     };
     let (id, job) = (&accepted.id, &accepted.job);
+    let starts = admission::starts(tools, &accepted, &admission).await?;
     tools.stores.work().put_json(&Key::job(id), &accepted).await?;
     tools.tell(id, &job.tenant, Fact::JobAccepted).await?;
-    if admission == Admission::Start {
-        tools.publish(id, job.lane, &[PartId::Probe]).await?;
-    }
+    begin_work(tools, &accepted, starts).await?;
     Ok(Ok(Taken { id: id.clone(), is_new: true }))
+}
+
+/// Asks for the first part, or has somebody see whether the job must wait.
+async fn begin_work(tools: &Tools, accepted: &Accepted, starts: bool) -> Result<(), PartError> {
+    if starts {
+        return Ok(tools.publish(&accepted.id, accepted.job.lane, &[PartId::Probe]).await?);
+    }
+    Ok(admission::wake(&*tools.broker, &accepted.job.tenant).await?)
 }
 
 /// Has the job looked after and listed, under the time at which it was accepted first.

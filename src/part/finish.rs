@@ -13,10 +13,12 @@ use crate::broker::Topic;
 use crate::event::{Fact, Failure};
 use crate::job::JobId;
 use crate::plan::marker::{Marker, Object, PartId};
+use crate::store::Stores;
 use crate::store::key::Key;
 use crate::tenant::NOBODY;
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// `result.json`: how a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,27 @@ pub enum JobResult {
         failure: Failure,
     },
     Canceled,
+}
+
+impl JobResult {
+    /// The end of the job as it is told.
+    pub fn fact(self, stores: &Stores, accepted: &Accepted, usage: Usage) -> Fact {
+        match self {
+            JobResult::Completed { objects } => {
+                let outputs = outputs(stores, accepted, &objects);
+                Fact::JobCompleted { report: REPORT_PATH.into(), outputs, usage }
+            }
+            JobResult::Failed { failure } => Fact::JobFailed { failure, usage },
+            JobResult::Canceled => Fact::JobCanceled { usage },
+        }
+    }
+}
+
+/// Where people begin to read: what lies at the top of the output folder, which segments and media playlists do not.
+fn outputs(stores: &Stores, accepted: &Accepted, objects: &[Object]) -> BTreeMap<String, String> {
+    let job = &accepted.job;
+    let tops = objects.iter().map(|object| &object.path).filter(|path| !path.contains('/'));
+    tops.map(|path| (path.clone(), stores.address(&job.tenant, &job.output.uri, path))).collect()
 }
 
 /// Tells every worker something.
@@ -114,11 +137,7 @@ async fn end(tools: &Tools, accepted: &Accepted, wanted: JobResult) -> Result<()
 /// Publishes the terminal event that goes with a result.
 pub(super) async fn tell(tools: &Tools, accepted: &Accepted, result: JobResult) -> Result<(), PartError> {
     let usage = usage::measure(tools, accepted).await?;
-    let fact = match result {
-        JobResult::Completed { .. } => Fact::JobCompleted { report: REPORT_PATH.into(), usage },
-        JobResult::Failed { failure } => Fact::JobFailed { failure, usage },
-        JobResult::Canceled => Fact::JobCanceled { usage },
-    };
+    let fact = result.fact(&tools.stores, accepted, usage);
     Ok(tools.tell(&accepted.id, &accepted.job.tenant, fact).await?)
 }
 

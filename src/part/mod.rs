@@ -5,7 +5,7 @@
 
 pub mod accept;
 pub mod accepted;
-mod admission;
+pub mod admission;
 mod audio;
 mod child;
 mod children;

@@ -84,8 +84,10 @@ async fn tell_playable(
     playlist: &str,
 ) -> Result<(), PartError> {
     let media = title.measured(&planned.plan, rendition);
-    let fact = Fact::RenditionCompleted { rendition: rendition.into(), playlist: playlist.into(), media };
-    Ok(tools.tell(planned.id(), &planned.accepted.job.tenant, fact).await?)
+    let job = &planned.accepted.job;
+    let url = Some(tools.stores.address(&job.tenant, &job.output.uri, playlist));
+    let fact = Fact::RenditionCompleted { rendition: rendition.into(), playlist: playlist.into(), url, media };
+    Ok(tools.tell(planned.id(), &job.tenant, fact).await?)
 }
 
 fn seam(error: &SeamError) -> PartError {

@@ -101,10 +101,19 @@ pub async fn measure(tools: &Tools, accepted: &Accepted) -> Result<Usage, PartEr
             metered::of(plan.as_ref(), accepted.source.bytes, &markers)
         }
     };
-    for waste in wasted(tools, id).await? {
-        usage.waste(1, waste.cpu_ms as f64 / 1000.0);
-    }
+    let (attempts, cpu_s) = thrown_away(tools, id).await?;
+    usage.waste(attempts, cpu_s);
     Ok(usage)
+}
+
+/// How often work on a job was thrown away up to now, and the CPU seconds of that.
+///
+/// # Errors
+/// The work store cannot be asked.
+pub async fn thrown_away(tools: &Tools, job: &JobId) -> Result<(u64, f64), PartError> {
+    let mut sum = Usage::default();
+    wasted(tools, job).await?.iter().for_each(|waste| sum.waste(1, waste.cpu_ms as f64 / 1000.0));
+    Ok((sum.wasted_attempts, sum.wasted_cpu_s))
 }
 
 #[cfg(test)]

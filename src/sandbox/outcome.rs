@@ -20,7 +20,7 @@ pub struct Finished {
     pub stderr_tail: String,
     /// From fork to the last of it.
     pub wall: Duration,
-    /// CPU time, user and system, of this child alone.
+    /// CPU time, user and system, of this child and what it waited for, however it ended.
     pub cpu: Duration,
     /// Most resident memory, bytes. The kernel counts from the fork, so it is never less than what the worker itself held
     /// at that moment.

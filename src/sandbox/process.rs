@@ -9,6 +9,7 @@
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
+use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io;
@@ -136,6 +137,11 @@ impl Process {
         }
     }
 
+    /// CPU time up to now, of a child that has not been reaped.
+    pub(super) fn cpu_so_far(&self) -> Duration {
+        clock_getcpuclockid(self.pid).and_then(ClockId::now).map_or(Duration::ZERO, Duration::from)
+    }
+
     /// Kills what is left of the group, then takes the status of a child that has ended. `None`: it has not.
     pub(super) fn reap(&mut self) -> Option<Reaped> {
         self.signal_group(Signal::SIGKILL);
@@ -159,7 +165,8 @@ impl Drop for Process {
     }
 }
 
-/// Status and use of one child by its pid; `RUSAGE_CHILDREN` would mix all slots.
+/// Status and use of one child by its pid, with what it had waited for; `RUSAGE_CHILDREN` would mix all slots. The kernel
+/// gives the use of a child however it ended, by a signal of ours, too.
 fn wait4(pid: Pid, options: libc::c_int) -> Option<Reaped> {
     let mut status = 0;
     // SAFETY: `rusage` is plain integers, for which all zeroes is a value.
@@ -179,4 +186,36 @@ fn wait4(pid: Pid, options: libc::c_int) -> Option<Reaped> {
 
 fn duration(time: libc::timeval) -> Duration {
     Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    const ENOUGH: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn what_a_child_took_is_known_while_it_cannot_be_reaped_and_when_it_was_killed() {
+        let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let args = vec!["-c".to_string(), "while :; do :; done".to_string()];
+        let what = Launch { program: "/bin/sh".into(), args, folder: "/".into(), socket: theirs.into(), inputs: Vec::new() };
+        let mut process = launch(what).await.unwrap().process;
+        let begun = Instant::now();
+        while process.cpu_so_far() < ENOUGH {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", process.cpu_so_far());
+            tokio::task::yield_now().await;
+        }
+        let known = process.cpu_so_far();
+        let reaped = loop {
+            if let Some(reaped) = process.reap() {
+                break reaped;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(reaped.status.signal(), Some(libc::SIGKILL));
+        // The kernel counts the one exactly and the other in its own units: within one of them.
+        assert!(reaped.cpu + Duration::from_millis(10) >= known, "{:?} {known:?}", reaped.cpu);
+        assert_eq!(process.cpu_so_far(), Duration::ZERO, "it is gone");
+    }
 }

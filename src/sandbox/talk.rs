@@ -288,7 +288,7 @@ impl<'a> Talk<'a> {
             jail: self.jail,
             stderr_tail: self.tail.text(),
             wall: started.elapsed(),
-            cpu: reaped.as_ref().map_or(Duration::ZERO, |reaped| reaped.cpu),
+            cpu: reaped.as_ref().map_or_else(|| self.process.cpu_so_far(), |reaped| reaped.cpu),
             peak_bytes: reaped.as_ref().map_or(0, |reaped| reaped.peak_bytes),
             pid: Some(self.process.pid()),
         }

@@ -45,6 +45,9 @@ pub struct StoreConfig {
     /// `https://…`; left out: the service's own. Of Azure, with the account in it as the server wants it:
     /// `https://ACCOUNT.blob.core.chinacloudapi.cn`, or `http://127.0.0.1:10000/ACCOUNT` for an emulator.
     pub endpoint: Option<String>,
+    /// Where everybody reads what lies in it (what lies under its root): `https://cdn.example.com/media/`. Events then name
+    /// outputs by it; left out, by the store's own URI.
+    pub public_url: Option<String>,
     pub region: Option<String>,
     /// The bucket is part of the host's name.
     #[serde(default)]
@@ -257,6 +260,9 @@ impl StoresConfig {
         if work == Some(name) && !roles.contains(&Role::Work) {
             return wrong("[work] names this store: its role is work");
         }
+        if store.public_url.is_some() && !roles.contains(&Role::Output) {
+            return Err(SettingError::new(format!("stores.{name}.public_url"), "no output goes into this store; leave it out"));
+        }
         Ok(())
     }
 }
@@ -287,6 +293,7 @@ impl StoreConfig {
             field("bucket", self.bucket.is_some(), &[S3, Gcs, Azblob], &[S3, Gcs, Azblob]),
             field("root", self.root.is_some(), &[S3, Gcs, Azblob, Fs], &[Fs]),
             field("endpoint", self.endpoint.is_some(), &[S3, Gcs, Azblob], &[]),
+            field("public_url", self.public_url.is_some(), &[S3, Gcs, Azblob, Fs], &[]),
             field("region", self.region.is_some(), &[S3], &[S3]),
             field("virtual_host_style", self.virtual_host_style, &[S3], &[]),
             field("access_key_id", self.access_key_id.is_some(), &[S3], &[]),
@@ -363,6 +370,9 @@ impl StoreConfig {
             if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
                 return wrong("endpoint", "holds credentials or a query; they have settings of their own");
             }
+        }
+        if self.public_url.as_deref().is_some_and(|url| super::uri::public_place(url).is_none()) {
+            return wrong("public_url", "is no URL of a folder; write https://host/path/, without a user, a query or a fragment");
         }
         match (&self.root, self.kind) {
             (Some(root), StoreKind::Fs) if !is_plain(Path::new(root)) => {
@@ -484,6 +494,14 @@ mod tests {
         assert_eq!(store("type = \"fs\"\nroot = \"media\""), "stores.x.root");
         assert_eq!(store("type = \"fs\"\nroot = \"/srv/../etc\""), "stores.x.root");
         assert_eq!(store("type = \"fs\"\nroot = \"/srv\"\nbucket = \"b\""), "stores.x.bucket");
+        for url in ["cdn.example.com", "ftp://cdn/", "https://", "https://u:p@cdn/", "https://cdn/?a=b", "https://cdn/a#b", "s3://b"] {
+            assert_eq!(store(&format!("type = \"fs\"\nroot = \"/srv\"\npublic_url = \"{url}\"")), "stores.x.public_url", "{url}");
+        }
+        assert_eq!(store("type = \"http\"\npublic = true\npublic_url = \"https://cdn/\""), "stores.x.public_url");
+        assert_eq!(
+            store("type = \"fs\"\nroot = \"/srv\"\nroles = [\"source\"]\npublic_url = \"https://cdn/\""),
+            "stores.x.public_url"
+        );
         assert_eq!(store("type = \"fs\"\nroot = \"/srv\"\nconcurrency = 0"), "stores.x.concurrency");
         assert_eq!(store("type = \"fs\"\nroot = \"/srv\"\nroles = [\"work\", \"output\"]"), "stores.x.roles");
         assert_eq!(store("type = \"http\""), "stores.x.hosts");

@@ -33,6 +33,8 @@ pub(super) struct Named {
     pub name: String,
     pub roles: BTreeSet<Role>,
     tenants: Option<BTreeSet<String>>,
+    /// Where everybody reads what lies in it, with a slash at its end.
+    public_place: Option<String>,
     pub place: Place,
 }
 
@@ -87,7 +89,8 @@ impl Named {
             }
         };
         let tenants = config.tenants.as_ref().map(|tenants| tenants.iter().cloned().collect());
-        Ok(Self { name: name.into(), roles, tenants, place })
+        let public_place = config.public_url.as_deref().and_then(uri::public_place);
+        Ok(Self { name: name.into(), roles, tenants, public_place, place })
     }
 
     /// Where `target` lies in this store; none when it is not the one that answers. Longer roots come first.
@@ -180,6 +183,17 @@ impl Stores {
             }
             Place::Web(_) => Err(unknown(uri)),
         }
+    }
+
+    /// Where the object at `path` under a job's output URI can be read: a URL where its store is published under one, the
+    /// store's own URI otherwise.
+    pub fn address(&self, tenant: &str, uri: &str, path: &str) -> String {
+        let resolved = self.resolve(tenant, uri, Role::Output).ok();
+        let public = resolved.and_then(|(named, below, _)| {
+            let folder = if below.is_empty() { below } else { format!("{}/", uri::encoded(below.trim_end_matches('/'))) };
+            Some(format!("{}{folder}{}", named.public_place.as_deref()?, uri::encoded(path)))
+        });
+        public.unwrap_or_else(|| format!("{}/{path}", uri.trim_end_matches('/')))
     }
 
     /// The source behind a job's input URI.

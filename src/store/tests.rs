@@ -260,6 +260,28 @@ fn a_uri_resolves_by_scheme_and_bucket_to_what_its_tenant_may_use() {
     assert!(!format!("{:?} {:?}", stores.work(), stores.output("acme", "s3://media/a").unwrap()).contains("hush"));
 }
 
+#[test]
+fn an_output_is_named_by_the_public_url_of_its_store_and_by_its_own_uri_without_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let published = BUCKETS.replace("root = \"acme\"", "root = \"acme\"\n    public_url = \"https://cdn.example.com/m\"");
+    std::fs::create_dir_all(dir.path().join("disk")).unwrap();
+    let folder = "[stores.disk]\ntype = \"fs\"\nroot = \"{}/disk\"\npublic_url = \"http://files.example.com:8080\"\n";
+    let stores = configured(dir.path(), &format!("{published}{folder}"));
+    let address = |tenant: &str, uri: &str, path: &str| stores.address(tenant, uri, path);
+    assert_eq!(address("acme", "s3://media/acme/out/", "master.m3u8"), "https://cdn.example.com/m/out/master.m3u8");
+    assert_eq!(address("acme", "s3://media/acme", "a/b.m3u8"), "https://cdn.example.com/m/a/b.m3u8", "the root itself");
+    assert_eq!(
+        address("acme", "s3://media/acme/talk 1+2/ü%20", "1080p?/index.m3u8"),
+        "https://cdn.example.com/m/talk%201%2B2/%C3%BC%2520/1080p%3F/index.m3u8"
+    );
+    assert_eq!(address("other", "s3://media/acme/out/", "a.mp4"), "s3://media/acme/out/a.mp4", "of another store");
+    assert_eq!(address("acme", "s3://media/acmes", "a.mp4"), "s3://media/acmes/a.mp4");
+    let disk = dir.path().join("disk/out put");
+    assert_eq!(address("acme", disk.to_str().unwrap(), "a.mp4"), "http://files.example.com:8080/out%20put/a.mp4");
+    let uri = format!("file://{}", disk.to_str().unwrap().replace(' ', "%20"));
+    assert_eq!(address("acme", &uri, "a.mp4"), "http://files.example.com:8080/out%20put/a.mp4");
+}
+
 #[tokio::test]
 async fn a_store_that_works_is_found_to_work_and_is_left_as_it_was() {
     let dir = tempfile::tempdir().unwrap();

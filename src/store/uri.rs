@@ -86,6 +86,26 @@ pub(super) fn below<'p>(path: &'p str, root: &str) -> Option<&'p str> {
     }
 }
 
+/// The beginning of the URLs of what lies in a store, with a slash at its end; none when `url` cannot be one.
+pub(super) fn public_place(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())?;
+    let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+    is_plain.then(|| format!("{}/", url.as_str().trim_end_matches('/')))
+}
+
+/// A path as a part of a URL. All is encoded but the slashes and what is the same everywhere (RFC 3986 2.3): some servers
+/// read a `+` as a blank.
+pub(super) fn encoded(path: &str) -> String {
+    let mut text = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => text.push(char::from(byte)),
+            byte => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
+}
+
 /// A URI that may be shown: without a query, which may be a signature, and without who asks.
 pub(super) fn shown(uri: &str) -> String {
     let bare = uri.split(['?', '#']).next().unwrap_or(uri);
@@ -144,6 +164,16 @@ mod tests {
         assert_eq!(below("work", "work"), Some(""));
         assert_eq!(below("workers/a", "work"), None);
         assert_eq!(below("a/b", ""), Some("a/b"));
+    }
+
+    #[test]
+    fn a_path_in_a_url_is_read_back_as_it_was() {
+        assert_eq!(encoded("a b/c+d%20/ü?#.m4s"), "a%20b/c%2Bd%2520/%C3%BC%3F%23.m4s");
+        let url = Url::parse(&format!("https://cdn.example.com/{}", encoded("a b/ü?#%"))).unwrap();
+        assert_eq!((url.path(), url.query(), url.fragment()), ("/a%20b/%C3%BC%3F%23%25", None, None));
+        for (url, place) in [("https://cdn.example.com", "https://cdn.example.com/"), ("http://c:8080/m%20a//", "http://c:8080/m%20a/")] {
+            assert_eq!(public_place(url).as_deref(), Some(place));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Dead letters: every job ends, also one whose message nobody can work on.
 
 use crate::broker::{DeadLetter, Queue};
+use crate::callback::Nudge;
 use crate::event::{Cause, Failure};
 use crate::job::{Claims, Job, JobError, Lane};
 use crate::part::{PartError, PartMessage, Tools, accept, finish};
@@ -14,6 +15,11 @@ pub(super) async fn bury(tools: &Tools, letter: &DeadLetter) -> Result<(), PartE
     let message = format!("{}: {}", letter.queue, letter.reason);
     if is_submission(&letter.queue) {
         return bury_submission(tools, letter, message).await;
+    }
+    if let Ok(Nudge { job, endpoint, .. }) = serde_json::from_str(&letter.body) {
+        // What the endpoint has heard lies in the bucket, and the sweep of the coordinators goes by that.
+        tracing::warn!(%job, %endpoint, reason = letter.reason, "a word that callbacks are due was lost; it is said again");
+        return Ok(());
     }
     match serde_json::from_str::<PartMessage>(&letter.body) {
         Ok(part) => finish::bury(tools, &part.job, Failure { cause: Cause::Internal, message }).await,

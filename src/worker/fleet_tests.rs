@@ -186,11 +186,16 @@ async fn a_quota_lets_jobs_start_then_wait_then_refuses_them() {
     assert!(accepted(&process, "a").await.is_some() && accepted(&process, "b").await.is_some());
     assert!(accepted(&process, "c").await.is_none());
     assert_eq!(process.waiting(WORK).await, 1, "one job was started, the other waits");
-    // The first one is done, as its coordinator says, and whoever looks after open jobs asks again.
-    process.tools.stores.work().delete(&Key::open("acme", &JobId::try_from("a".to_string()).unwrap())).await.unwrap();
-    let waiting = document("b", "acme");
-    accept::submit(&process.tools, Submission { document: &waiting, user: None }).await.unwrap();
-    assert_eq!(process.waiting(WORK).await, 2);
+    let work = process.tools.stores.work();
+    let waiting = work.list(&Key::waiting_folder("acme")).await.unwrap();
+    assert_eq!(waiting.iter().filter_map(|path| Key::of_waiting(path)).map(|(_, job)| job.to_string()).collect::<Vec<_>>(), ["b"]);
+    assert!(!is_there(&process, Key::open("acme", &JobId::try_from("c".to_string()).unwrap())).await);
+    // Sent again, the one that waits still does; the one that was started is asked for again, in case nobody heard.
+    for (id, asked) in [("b", 1), ("a", 2)] {
+        let document = document(id, "acme");
+        accept::submit(&process.tools, Submission { document: &document, user: None }).await.unwrap();
+        assert_eq!(process.waiting(WORK).await, asked);
+    }
 }
 
 #[tokio::test]
@@ -306,6 +311,23 @@ async fn what_is_not_finished_in_the_grace_goes_back_and_is_no_attempt() {
     let output = process.tools.stores.output("local", "out").unwrap();
     let report: JobReport = output.get_json(&Key::output("report.json").unwrap()).await.unwrap().unwrap();
     assert_eq!((report.chunks[0].attempt, report.totals.repeated_attempts), (1, 0));
+}
+
+#[tokio::test]
+async fn what_a_child_took_that_was_killed_at_the_parts_deadline_is_billed_as_thrown_away() {
+    let site = Site::new();
+    let children = FakeChildren::new(|part, before| if part == PartId::Encode(0) && before == 0 { Act::Hang } else { Act::Work });
+    let process = site.start_fleet(&children, local());
+    let mut told = process.told().await;
+    let working = process.work(WorkerSettings { part_deadline: Duration::from_secs(2), ..settings() });
+    process.submit_document(&document("talk", "local")).await;
+    let failed = told.find(|e| matches!(e.fact, Fact::PartFailed { .. })).await;
+    assert!(matches!(failed.fact, Fact::PartFailed { reason, again: true, .. } if reason.contains("deadline of 2s")));
+    let ended = told.find(|e| matches!(e.fact, Fact::JobCompleted { .. })).await;
+    process.quiet().await;
+    working.stop().await;
+    let usage = ended.fact.usage().unwrap();
+    assert_eq!((usage.wasted_attempts, usage.wasted_cpu_s), (1, 0.01));
 }
 
 #[tokio::test]

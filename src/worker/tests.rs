@@ -48,9 +48,11 @@ async fn a_job_runs_every_part_once_and_tells_it_in_order() {
     let playable = |name: &str| {
         let media = measured(name);
         assert_eq!(media.as_ref().and_then(|m| m.height).map(|lines| format!("{lines}p")).as_deref(), Some(name));
-        Fact::RenditionCompleted { rendition: name.into(), playlist: format!("{name}/index.m3u8"), media }
+        let (playlist, url) = (format!("{name}/index.m3u8"), Some(format!("out/{name}/index.m3u8")));
+        Fact::RenditionCompleted { rendition: name.into(), playlist, url, media }
     };
     let Some(Fact::JobCompleted { usage, .. }) = stages.last() else { panic!("it is the last event: {stages:?}") };
+    let outputs = ["manifest.mpd", "master.m3u8", "report.json"].map(|path| (path.into(), format!("out/{path}"))).into();
     let expected = [
         &Fact::JobAccepted,
         &Fact::JobStarted,
@@ -62,7 +64,7 @@ async fn a_job_runs_every_part_once_and_tells_it_in_order() {
         &playable("360p"),
         &playable("240p"),
         &Fact::StageCompleted { stage: Stage::Package },
-        &Fact::JobCompleted { report: "report.json".into(), usage: usage.clone() },
+        &Fact::JobCompleted { report: "report.json".into(), outputs, usage: usage.clone() },
     ];
     let line =
         |class: &str| UsageLine { codec: "h264".into(), class: class.into(), feature: String::new(), seconds: media_s * 2.0 };

@@ -152,7 +152,7 @@ fn in_order(received: &[crate::common::receiver::Received], ids: &[String]) {
 /// Nobody looks after any job any more.
 async fn wait_until_settled(cluster: &Cluster) {
     let settled = async {
-        while !cluster.work_list("open/").await.is_empty() {
+        while !cluster.work_list("open/").await.is_empty() || !cluster.work_list("settling/").await.is_empty() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };

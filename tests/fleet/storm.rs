@@ -226,7 +226,8 @@ impl Storm {
         let begun = Instant::now();
         let mut open: BTreeSet<&String> = jobs.iter().collect();
         while !open.is_empty() && begun.elapsed() < self.size.calm {
-            let left = self.cluster.work_list("open/").await;
+            let mut left = self.cluster.work_list("open/").await;
+            left.extend(self.cluster.work_list("settling/").await);
             let left: BTreeSet<&str> = left.iter().filter_map(|path| path.rsplit('/').next()).collect();
             open.retain(|job| left.contains(job.as_str()));
             tokio::time::sleep(Duration::from_millis(500)).await;

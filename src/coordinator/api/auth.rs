@@ -1,9 +1,10 @@
 //! Who asks: a tenant by its access key, an operator by its own, or, where nobody has a key, whoever is on this machine.
 
-use super::Api;
+use super::operator::Operator;
 use super::problem::Problem;
+use super::state::Api;
 use crate::coordinator::ops::Scope;
-use crate::tenant::{LOCAL, Secret, Tenants};
+use crate::tenant::{LOCAL, Tenants};
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
@@ -11,9 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
-use subtle::ConstantTimeEq;
 
 /// Paths that answer everybody.
 const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
@@ -21,31 +20,6 @@ const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
 const MAX_CREDENTIALS_BYTES: usize = 8 * 1024;
 /// Places at which a bearer token may be cut into id and secret: both may hold dots.
 const MOST_CUTS: usize = 8;
-
-/// The credentials of whoever runs the fleet.
-pub struct Operator {
-    access_key_id: String,
-    digest: [u8; 32],
-}
-
-impl Operator {
-    pub fn new(access_key_id: String, secret: &Secret) -> Self {
-        Self { access_key_id, digest: Sha256::digest(secret.expose()).into() }
-    }
-
-    fn is(&self, id: &str, secret: &[u8]) -> bool {
-        let digest: [u8; 32] = Sha256::digest(secret).into();
-        let is_right: bool = self.digest.ct_eq(&digest).into();
-        is_right && self.access_key_id == id
-    }
-}
-
-/// Shows no more than the id.
-impl std::fmt::Debug for Operator {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Operator").field("access_key_id", &self.access_key_id).finish()
-    }
-}
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug)]
@@ -190,14 +164,5 @@ mod tests {
         assert!(!from(near, &[(header::HOST, "rebound.example:8480")]), "a name that was bound to this machine");
         assert!(!from(near, &[(header::HOST, "localhost:8480"), (header::ORIGIN, "https://evil.example")]));
         assert!(!from(None, &[]));
-    }
-
-    #[test]
-    fn an_operator_is_known_by_both_halves_and_shows_neither_secret_nor_hash() {
-        let secret = Secret::new(b"0123456789abcdef").unwrap();
-        let operator = Operator::new("ops".into(), &secret);
-        assert!(operator.is("ops", b"0123456789abcdef"));
-        assert!(!operator.is("ops", b"0123456789abcdee") && !operator.is("op", b"0123456789abcdef"));
-        assert_eq!(format!("{operator:?}"), "Operator { access_key_id: \"ops\" }");
     }
 }

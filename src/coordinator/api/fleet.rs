@@ -3,7 +3,8 @@
 use super::auth::Caller;
 use super::jobs::{BodyOf, PathOf};
 use super::problem::Problem;
-use super::{Api, query};
+use super::query;
+use super::state::Api;
 use crate::coordinator::ops::{self, OpError};
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
@@ -67,16 +68,26 @@ pub(super) async fn freeze(
     Ok(Json(json!({"tenant": name, "frozen": frozen})).into_response())
 }
 
+/// The body of an unfreeze; it may be left out.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Unfreeze {
+    reason: Option<String>,
+}
+
 /// `POST /v1/tenants/{id}/unfreeze`.
 pub(super) async fn unfreeze(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     RawQuery(text): RawQuery,
     path: PathOf,
+    headers: HeaderMap,
+    bytes: BodyOf,
 ) -> Result<Response, Problem> {
     caller.must_operate()?;
     query::Query::parse(text.as_deref(), &[])?;
     let name = query::tenant(path)?;
-    let was_frozen = ops::unfreeze(&api.fleet, &name).await?;
+    let Unfreeze { reason } = query::small(&headers, bytes)?;
+    let was_frozen = ops::unfreeze(&api.fleet, &name, reason.as_deref()).await?;
     Ok(Json(json!({"tenant": name, "was_frozen": was_frozen})).into_response())
 }

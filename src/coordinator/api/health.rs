@@ -1,6 +1,6 @@
 //! Is it alive, and can it do its work?
 
-use super::Api;
+use super::state::Api;
 use crate::broker::Queue;
 use crate::job::JobId;
 use crate::store::key::Key;

@@ -2,7 +2,8 @@
 
 use super::auth::Caller;
 use super::problem::Problem;
-use super::{Api, query};
+use super::query;
+use super::state::Api;
 use crate::coordinator::ops::{self, ListQuery, MOST_JOBS};
 use crate::event::State;
 use axum::body::Bytes;

@@ -1,7 +1,7 @@
 //! Connections: so many at once, none that is silent for long, and an orderly end.
 
 use super::auth::Peer;
-use crate::coordinator::CoordinatorSettings;
+use crate::coordinator::settings::CoordinatorSettings;
 use crate::shutdown::Stop;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;

@@ -226,8 +226,16 @@ async fn a_frozen_tenant_starts_nothing_new_and_reads_why() {
     server.globex.get("/v1/tenants/acme").await.must("/v1/tenants/{id}", 404);
     let told = server.told(tenant_stream("acme").as_str()).await;
     assert!(matches!(told[0].fact, Fact::TenantFrozen { .. }));
-    let unfrozen = server.operator.post("/v1/tenants/acme/unfreeze", "").await.must("/v1/tenants/{id}/unfreeze", 200).json();
+    let unfreeze = "/v1/tenants/{id}/unfreeze";
+    let wrong = server.operator.post("/v1/tenants/acme/unfreeze", r#"{"reason":""}"#).await.must(unfreeze, 422).json();
+    assert_eq!(wrong["field"], "reason");
+    let paid = r#"{"reason":"paid in June"}"#;
+    let unfrozen = server.operator.post("/v1/tenants/acme/unfreeze", paid).await.must(unfreeze, 200).json();
     assert_eq!(unfrozen["was_frozen"], true);
+    let told = server.told(tenant_stream("acme").as_str()).await;
+    assert!(matches!(&told[0].fact, Fact::TenantUnfrozen { reason: Some(reason), .. } if reason == "paid in June"));
+    let again = server.operator.post("/v1/tenants/acme/unfreeze", "").await.must(unfreeze, 200).json();
+    assert_eq!(again["was_frozen"], false);
     server.acme.post("/v1/jobs", &document("")).await.must("/v1/jobs", 202);
     assert_eq!(server.site.fleet.stores.work().size(&Key::frozen("acme")).await.unwrap(), None);
     server.stop().await;

@@ -1,8 +1,9 @@
 //! Ending a job before it is done.
 
-use super::{OpError, Scope, find};
+use super::found::{OpError, Scope, find};
 use crate::broker::Topic;
-use crate::coordinator::{Fleet, now_ms};
+use crate::coordinator::clock::now_ms;
+use crate::coordinator::fleet::Fleet;
 use crate::event::{Fact, State};
 use crate::job::JobId;
 use crate::part::finish::Control;

@@ -1,9 +1,9 @@
 //! Stopping a tenant's new work, and letting it go on.
 
-use super::OpError;
-use crate::coordinator::{Fleet, now_ms};
+use super::found::OpError;
+use crate::coordinator::clock::now_ms;
+use crate::coordinator::fleet::Fleet;
 use crate::event::{Fact, tenant_stream};
-use crate::job::JobError;
 use crate::store::key::Key;
 use crate::tenant::Frozen;
 
@@ -25,13 +25,7 @@ pub async fn frozen(fleet: &Fleet, tenant: &str) -> Result<Option<Frozen>, OpErr
 /// There is no such tenant, the reason is empty or too long, or the store or the broker cannot be reached.
 pub async fn freeze(fleet: &Fleet, tenant: &str, reason: &str) -> Result<Frozen, OpError> {
     known(fleet, tenant)?;
-    let wrong = |reason: String| Err(OpError::Invalid(JobError { path: "reason".into(), reason }));
-    if reason.trim().is_empty() || reason.chars().any(char::is_control) {
-        return wrong("is empty or holds a control character; say in a line why".into());
-    }
-    if reason.len() > MAX_REASON_BYTES {
-        return wrong(format!("has {} bytes; at most {MAX_REASON_BYTES} are allowed", reason.len()));
-    }
+    check(reason)?;
     let now = Frozen { reason: reason.into(), since_ms: now_ms() };
     let frozen = match frozen(fleet, tenant).await? {
         Some(frozen) => frozen,
@@ -45,18 +39,33 @@ pub async fn freeze(fleet: &Fleet, tenant: &str, reason: &str) -> Result<Frozen,
     Ok(frozen)
 }
 
-/// Lets a tenant start new work again, and tells it. True when it was frozen.
+/// Lets a tenant start new work again, and tells it, with the reason if there is one. True when it was frozen.
 ///
 /// # Errors
-/// There is no such tenant, or the store or the broker cannot be reached.
-pub async fn unfreeze(fleet: &Fleet, tenant: &str) -> Result<bool, OpError> {
+/// There is no such tenant, the reason is empty or too long, or the store or the broker cannot be reached.
+pub async fn unfreeze(fleet: &Fleet, tenant: &str, reason: Option<&str>) -> Result<bool, OpError> {
     known(fleet, tenant)?;
+    reason.map_or(Ok(()), check)?;
     let Some(frozen) = frozen(fleet, tenant).await? else { return Ok(false) };
     let since_ms = now_ms().max(frozen.since_ms + 1);
     // Told first: a request that breaks off in between is repeated, because the tenant is still frozen.
-    fleet.tell(&tenant_stream(tenant), tenant, since_ms, Fact::TenantUnfrozen { since_ms }).await?;
+    let fact = Fact::TenantUnfrozen { since_ms, reason: reason.map(str::to_string) };
+    fleet.tell(&tenant_stream(tenant), tenant, since_ms, fact).await?;
     fleet.stores.work().delete(&Key::frozen(tenant)).await?;
+    fleet.wake(tenant).await?;
     Ok(true)
+}
+
+/// A reason that a person can be told.
+fn check(reason: &str) -> Result<(), OpError> {
+    if reason.trim().is_empty() || reason.chars().any(char::is_control) {
+        return Err(OpError::invalid("reason", "is empty or holds a control character; say in a line why"));
+    }
+    if reason.len() > MAX_REASON_BYTES {
+        let said = format!("has {} bytes; at most {MAX_REASON_BYTES} are allowed", reason.len());
+        return Err(OpError::invalid("reason", said));
+    }
+    Ok(())
 }
 
 fn known(fleet: &Fleet, tenant: &str) -> Result<(), OpError> {

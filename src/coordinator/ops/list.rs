@@ -1,7 +1,7 @@
 //! A tenant's jobs, the newest first, page by page.
 
-use super::{OpError, Scope};
-use crate::coordinator::Fleet;
+use super::found::{OpError, Scope};
+use crate::coordinator::fleet::Fleet;
 use crate::event::{Projection, State, Summary};
 use crate::job::JobId;
 use crate::store::key::Key;

@@ -1,7 +1,7 @@
 //! One job, and what was told of it.
 
-use super::{Found, OpError, Scope, find};
-use crate::coordinator::Fleet;
+use super::found::{Found, OpError, Scope, find};
+use crate::coordinator::fleet::Fleet;
 use crate::event::{Projection, Recorded, Summary};
 use crate::job::{Job, JobId};
 use crate::store::StoreError;

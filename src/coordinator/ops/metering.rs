@@ -1,8 +1,8 @@
 //! What tenants used, summed over days. A job is one object, written under the day of its end, however often its end is
 //! told: nothing is counted twice.
 
-use super::OpError;
-use crate::coordinator::Fleet;
+use super::found::OpError;
+use crate::coordinator::fleet::Fleet;
 use crate::event::State;
 use crate::event::rfc3339;
 use crate::job::JobId;
@@ -17,7 +17,8 @@ pub const MOST_DAYS: u64 = 400;
 const READS_AT_ONCE: usize = 32;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// `usage/<tenant>/<day>/<id>.json`: what one job is billed by. Never written again with another content.
+/// `usage/<tenant>/<day>/<id>.json`: what one job is billed by. Written at its end, and final when it is settled: until then
+/// its workers may note what they had to throw away because it ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UsageRecord {
     pub version: u32,

@@ -3,8 +3,8 @@
 //! Of the customer's output folder only those objects are deleted that the job says it wrote: there may be others.
 //! What was billed stays, and so does what an auditor must be able to find: the usage record.
 
-use super::{Found, OpError, Scope, find};
-use crate::coordinator::Fleet;
+use super::found::{Found, OpError, Scope, find};
+use crate::coordinator::fleet::Fleet;
 use crate::event::{State, rfc3339};
 use crate::job::JobId;
 use crate::part::REPORT_PATH;
@@ -102,7 +102,9 @@ async fn delete(fleet: &Fleet, job: &JobId, found: &Found, report: &mut PurgeRep
         delete_one(work, &Key::index(&found.tenant, projection.first_ms, job), report).await?;
     }
     delete_one(work, &Key::open(&found.tenant, job), report).await?;
+    delete_one(work, &Key::settling(&found.tenant, job), report).await?;
     if let Some(accepted) = &found.accepted {
+        delete_one(work, &Key::waiting(&found.tenant, accepted.accepted_ms, job), report).await?;
         delete_one(work, &Key::index(&found.tenant, accepted.accepted_ms, job), report).await?;
     }
     // The job's own folder goes last, and in it the state: until then the purge can be repeated.

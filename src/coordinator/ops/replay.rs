@@ -1,8 +1,10 @@
 //! Telling customers again what happened to a job.
 
-use super::{OpError, Scope, find};
+use super::found::{OpError, Scope, find};
 use crate::callback;
-use crate::coordinator::{Fleet, endpoints, now_ms};
+use crate::coordinator::clock::now_ms;
+use crate::coordinator::endpoints;
+use crate::coordinator::fleet::Fleet;
 use crate::job::JobId;
 use serde::Serialize;
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! Submitting a job: what a worker would do with the same document off the queue, done here and answered at once.
 
-use super::{OpError, Scope};
-use crate::coordinator::Fleet;
+use super::found::{OpError, Scope};
+use crate::coordinator::fleet::Fleet;
 use crate::job::{Claims, Job, JobError, JobId};
 use crate::part::PartError;
 use crate::part::accept::{self, FOREIGN_ID};

@@ -26,7 +26,8 @@ fn part(part: PartId, frames: u64) -> Fact {
 }
 
 fn completed() -> Fact {
-    Fact::JobCompleted { report: "report.json".into(), usage: Usage { frames: 400, ..Usage::default() } }
+    let usage = Usage { frames: 400, ..Usage::default() };
+    Fact::JobCompleted { report: "report.json".into(), outputs: Default::default(), usage }
 }
 
 fn failed() -> Fact {
@@ -49,7 +50,8 @@ fn whole_job() -> Vec<Event> {
     }
     facts.extend([Fact::StageCompleted { stage: Stage::Encode }, stage_started(Stage::Package, 1, 0)]);
     for name in ["720p", "360p"] {
-        facts.push(Fact::RenditionCompleted { rendition: name.into(), playlist: format!("{name}/index.m3u8"), media: None });
+        let playlist = format!("{name}/index.m3u8");
+        facts.push(Fact::RenditionCompleted { rendition: name.into(), playlist, url: None, media: None });
     }
     facts.extend([part(PartId::Package, 0), Fact::StageCompleted { stage: Stage::Package }, completed()]);
     facts.into_iter().map(event).collect()
@@ -81,7 +83,8 @@ fn a_job_is_told_from_its_acceptance_to_its_end_with_progress_at_each_tenth() {
 fn a_recorded_event_is_the_document_that_the_version_says() {
     let mut projection = new();
     record_all(&mut projection, &[event(Fact::JobAccepted)]);
-    let playable = event(Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into(), media: None });
+    let playlist = "720p/index.m3u8".into();
+    let playable = event(Fact::RenditionCompleted { rendition: "720p".into(), playlist, url: None, media: None });
     let recorded = projection.apply(&playable).unwrap();
     let expected = concat!(
         r#"{"version":1,"id":"talk/rendition.completed/720p","job":"talk","tenant":"acme","sequence":2,"#,
@@ -124,7 +127,7 @@ fn each_wrong_document_under_an_id_is_rejected_and_the_mended_one_runs() {
 fn a_tenant_is_told_of_each_freeze_once_and_nothing_older() {
     let mut projection = new();
     let frozen = |since_ms| event(Fact::TenantFrozen { reason: "unpaid".into(), since_ms });
-    let events = [frozen(5), frozen(5), event(Fact::TenantUnfrozen { since_ms: 9 }), frozen(5), frozen(12)];
+    let events = [frozen(5), frozen(5), event(Fact::TenantUnfrozen { since_ms: 9, reason: None }), frozen(5), frozen(12)];
     let recorded = record_all(&mut projection, &events);
     assert_eq!(kinds(&recorded), ["tenant.frozen", "tenant.unfrozen", "tenant.frozen"]);
     assert_eq!(projection.status, Status::default());

@@ -21,7 +21,7 @@ impl Key {
         format!("jobs/{job}/")
     }
 
-    /// Says that a job may still have something to do.
+    /// Says that a job has not ended.
     pub fn open(tenant: &str, job: &JobId) -> Self {
         Self::of_fleet(format!("open/{tenant}/{job}"))
     }
@@ -31,10 +31,37 @@ impl Key {
         tenant.map_or("open/".into(), |tenant| format!("open/{tenant}/"))
     }
 
-    /// Tenant and job of a path under [`Key::open_folder`].
-    pub fn of_open(path: &str) -> Option<(String, JobId)> {
-        let (tenant, job) = path.strip_prefix("open/")?.split_once('/')?;
+    /// Says that a job has ended, and is looked after for a while yet.
+    pub fn settling(tenant: &str, job: &JobId) -> Self {
+        Self::of_fleet(format!("{}{tenant}/{job}", Self::settling_folder()))
+    }
+
+    /// The folder of those of all tenants.
+    pub fn settling_folder() -> String {
+        "settling/".into()
+    }
+
+    /// Tenant and job of a path under [`Key::open_folder`] or [`Key::settling_folder`].
+    pub fn of_looked_after(path: &str) -> Option<(String, JobId)> {
+        let below = path.strip_prefix("open/").or_else(|| path.strip_prefix("settling/"))?;
+        let (tenant, job) = below.split_once('/')?;
         Some((tenant.into(), JobId::try_from(job.to_string()).ok()?))
+    }
+
+    /// Says that an open job waits for its tenant's others; the name puts the oldest first.
+    pub fn waiting(tenant: &str, accepted_ms: u64, job: &JobId) -> Self {
+        Self::of_fleet(format!("{}{accepted_ms:016x}.{job}", Self::waiting_folder(tenant)))
+    }
+
+    /// The folder of a tenant's waiting jobs.
+    pub fn waiting_folder(tenant: &str) -> String {
+        format!("waiting/{tenant}/")
+    }
+
+    /// When it was accepted, and the job, of a path under [`Key::waiting_folder`].
+    pub fn of_waiting(path: &str) -> Option<(u64, JobId)> {
+        let (place, job) = path.strip_prefix("waiting/")?.split_once('/')?.1.split_once('.')?;
+        Some((u64::from_str_radix(place, 16).ok()?, JobId::try_from(job.to_string()).ok()?))
     }
 
     /// A job's place in the list of its tenant's jobs, the newest first.
@@ -124,6 +151,8 @@ mod tests {
         for (key, path) in [
             (Key::status(&job()), "jobs/talk-1/status.json"),
             (Key::open("acme", &job()), "open/acme/talk-1"),
+            (Key::settling("acme", &job()), "settling/acme/talk-1"),
+            (Key::waiting("acme", 1_700_000_000_000, &job()), "waiting/acme/0000018bcfe56800.talk-1"),
             (Key::index("acme", 1_700_000_000_000, &job()), "index/acme/fffffe74301a97ff.talk-1"),
             (Key::event(&job(), 7), "events/talk-1/00000007.json"),
             (Key::usage("acme", "2023-11-14", &job()), "usage/acme/2023-11-14/talk-1.json"),
@@ -138,11 +167,16 @@ mod tests {
 
     #[test]
     fn what_is_listed_is_read_back() {
-        assert_eq!(Key::of_open(Key::open("acme", &job()).path()), Some(("acme".into(), job())));
+        for key in [Key::open("acme", &job()), Key::settling("acme", &job())] {
+            assert_eq!(Key::of_looked_after(key.path()), Some(("acme".into(), job())));
+        }
         assert_eq!(Key::of_index(Key::index("acme", 5, &job()).path()), Some(job()));
         let dotted = JobId::try_from("a.b".to_string()).unwrap();
-        assert_eq!(Key::of_index(Key::index("acme", 5, &dotted).path()), Some(dotted));
+        assert_eq!(Key::of_index(Key::index("acme", 5, &dotted).path()), Some(dotted.clone()));
         assert!(Key::index("acme", 6, &job()).path() < Key::index("acme", 5, &job()).path(), "the newest is first");
-        assert_eq!((Key::of_open("open/acme/"), Key::of_index("index/acme/x.y")), (None, None));
+        assert_eq!(Key::of_waiting(Key::waiting("acme", 5, &dotted).path()), Some((5, dotted)));
+        assert!(Key::waiting("acme", 5, &job()).path() < Key::waiting("acme", 16, &job()).path(), "the oldest is first");
+        assert_eq!((Key::of_looked_after("open/acme/"), Key::of_index("index/acme/x.y")), (None, None));
+        assert_eq!((Key::of_looked_after("index/acme/x"), Key::of_waiting("waiting/acme/x.y")), (None, None));
     }
 }

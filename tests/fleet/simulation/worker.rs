@@ -42,7 +42,7 @@ pub struct Worker {
 pub fn end_of(state: State) -> Fact {
     let usage = Usage::default();
     match state {
-        State::Completed => Fact::JobCompleted { report: "report.json".into(), usage },
+        State::Completed => Fact::JobCompleted { report: "report.json".into(), outputs: Default::default(), usage },
         State::Canceled => Fact::JobCanceled { usage },
         _ => Fact::JobFailed { failure: Failure { cause: Cause::Internal, message: "lost".into() }, usage },
     }
