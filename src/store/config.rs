@@ -286,7 +286,7 @@ impl StoreConfig {
         }
     }
 
-    fn fields(&self) -> [Field; 20] {
+    fn fields(&self) -> [Field; 21] {
         use StoreKind::{Azblob, Fs, Gcs, Http, S3};
         let field = |name, set, taken, needed| Field { name, set, taken, needed };
         [
