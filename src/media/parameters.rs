@@ -114,25 +114,23 @@ impl Parameters {
     }
 
     fn fill_colour(&self, from: &DecoderParameters) {
-        let set = |name: &str, look_up: unsafe extern "C" fn(*const libc::c_char) -> c_int, field: *mut c_int| {
-            let name = c(name);
-            // SAFETY: a look-up by a terminated name; it gives a value of the enumeration, or a negative code, which is
-            // left out; the field is one of ours and as large as an int, as the library declares it.
-            unsafe {
-                let value = look_up(name.as_ptr());
-                if value >= 0 {
-                    *field = value;
-                }
-            }
-        };
-        // SAFETY: only addresses of fields are taken.
-        unsafe {
+        let (range, primaries, transfer) = (c(&from.colour_range), c(&from.colour_primaries), c(&from.colour_transfer));
+        let (matrix, location) = (c(&from.colour_matrix), c(&from.chroma_location));
+        // SAFETY: look-ups by terminated names; of fields only the addresses are taken.
+        let found = unsafe {
             let p = self.0;
-            set(&from.colour_range, ffi::av_color_range_from_name, (&raw mut (*p).color_range).cast());
-            set(&from.colour_primaries, ffi::av_color_primaries_from_name, (&raw mut (*p).color_primaries).cast());
-            set(&from.colour_transfer, ffi::av_color_transfer_from_name, (&raw mut (*p).color_trc).cast());
-            set(&from.colour_matrix, ffi::av_color_space_from_name, (&raw mut (*p).color_space).cast());
-            set(&from.chroma_location, ffi::av_chroma_location_from_name, (&raw mut (*p).chroma_location).cast());
+            [
+                (ffi::av_color_range_from_name(range.as_ptr()), (&raw mut (*p).color_range).cast::<c_int>()),
+                (ffi::av_color_primaries_from_name(primaries.as_ptr()), (&raw mut (*p).color_primaries).cast()),
+                (ffi::av_color_transfer_from_name(transfer.as_ptr()), (&raw mut (*p).color_trc).cast()),
+                (ffi::av_color_space_from_name(matrix.as_ptr()), (&raw mut (*p).color_space).cast()),
+                (ffi::av_chroma_location_from_name(location.as_ptr()), (&raw mut (*p).chroma_location).cast()),
+            ]
+        };
+        // A name that says nothing gives a negative code.
+        for (value, field) in found.into_iter().filter(|(value, _)| *value >= 0) {
+            // SAFETY: the field is one of ours and an int to the library, whose own value of the enumeration it gets.
+            unsafe { *field = value };
         }
     }
 
