@@ -136,6 +136,11 @@ impl Bench {
         }
     }
 
+    /// Does the server make a bucket of whatever is written to, as no service does?
+    pub fn makes_buckets(&self) -> bool {
+        matches!(self.server, Server::Honouring(_))
+    }
+
     /// The settings that a store's place is in.
     pub fn place_settings(&self) -> &'static str {
         match &self.server {
