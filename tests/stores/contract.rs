@@ -16,8 +16,6 @@ const LONG: usize = 17 * 1024 * 1024 + 17;
 /// Longer than one piece.
 const TWO_PIECES: usize = 9 * 1024 * 1024;
 const SEED: u64 = 20_261_120;
-/// More than one answer of a server lists.
-const OBJECTS: u64 = 1_150;
 
 fn key(name: &str) -> Key {
     Key::output(name).unwrap()
@@ -117,6 +115,7 @@ pub async fn a_store_that_is_gone_is_a_temporary_failure_and_leaves_what_was_the
     ] {
         assert!(error.is_temporary(), "{error}");
         assert!(error.to_string().contains("store 'media'"), "{error}");
+        assert!(!format!("{error:?}").contains("sig="), "{error:?}");
     }
     proxy.set(Fault::Pass);
     is_there(&output, &key("kept.mpd"), b"kept").await;
@@ -160,27 +159,28 @@ pub async fn a_source_is_read_by_ranges_and_a_change_of_it_is_noticed(bench: &Be
 
 pub async fn more_objects_than_a_page_are_listed_in_order_and_deleted_by_folder(bench: &Bench) {
     let stores = bench.stores(&Changes::default());
-    let (work, id) = (stores.work(), job("long"));
-    let puts = (1..=OBJECTS).rev().map(|n| {
+    let (work, id, objects) = (stores.work(), job("long"), bench.objects());
+    let puts = (1..=objects).rev().map(|n| {
         let key = Key::event(&id, n);
         async move { work.put(&key, format!("{n}").into_bytes()).await }
     });
     let done: Vec<_> = stream::iter(puts).buffer_unordered(16).collect().await;
     done.into_iter().for_each(|put| put.unwrap());
     work.put(&Key::event(&job("long-2"), 1), b"stays".to_vec()).await.unwrap();
-    let all: Vec<String> = (1..=OBJECTS).map(|n| Key::event(&id, n).path().to_string()).collect();
+    let all: Vec<String> = (1..=objects).map(|n| Key::event(&id, n).path().to_string()).collect();
     let folder = Key::events(&id);
     let mut listed = work.list(&folder).await.unwrap();
     listed.sort();
     assert_eq!(listed, all);
-    assert_eq!(work.list_after(&folder, None, 1_100).await.unwrap(), all[..1_100]);
-    assert_eq!(work.list_after(&folder, Some(&all[1_099]), 1_100).await.unwrap(), all[1_100..]);
+    let most = all.len() - 10;
+    assert_eq!(work.list_after(&folder, None, most).await.unwrap(), all[..most]);
+    assert_eq!(work.list_after(&folder, Some(&all[most - 1]), most).await.unwrap(), all[most..]);
     assert_eq!(work.list_after(&folder, Some("events/long/00000007"), 2).await.unwrap(), all[6..8]);
     let deleted = work.delete_under(&folder).await.unwrap();
     assert_eq!(deleted.iter().map(|entry| entry.path.clone()).collect::<Vec<_>>(), all);
     assert_eq!(
         deleted.iter().map(|entry| entry.bytes).sum::<u64>(),
-        (1..=OBJECTS).map(|n| n.to_string().len() as u64).sum::<u64>()
+        (1..=objects).map(|n| n.to_string().len() as u64).sum::<u64>()
     );
     assert_eq!(work.list("events/").await.unwrap(), [Key::event(&job("long-2"), 1).path()]);
     assert_eq!(work.delete_under(&folder).await.unwrap(), []);
@@ -222,13 +222,16 @@ pub async fn a_wrong_bucket_is_named_with_its_setting_and_never_taken_for_an_emp
     let output = stores.output("local", &bench.uri("nowhere/out")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = file_of(folder.path(), &noise(bench.longest(TWO_PIECES)));
-    for error in [
-        output.put(&key("a.mpd"), b"x".to_vec()).await.unwrap_err(),
-        output.put_file(&key("a.mp4"), &file).await.unwrap_err(),
+    let mut errors = vec![
         output.list("").await.unwrap_err(),
         output.list_after("", Some("a"), 1).await.unwrap_err(),
         output.delete_under("a/").await.unwrap_err(),
-    ] {
+    ];
+    if !bench.makes_buckets() {
+        errors.push(output.put(&key("a.mpd"), b"x".to_vec()).await.unwrap_err());
+        errors.push(output.put_file(&key("a.mp4"), &file).await.unwrap_err());
+    }
+    for error in errors {
         assert!(matches!(error, StoreError::Denied { .. }) && error.to_string().contains(&hint), "{error:?}");
     }
 }

@@ -17,8 +17,8 @@ use honouring::Honouring;
 use narrows::store::{Stores, StoresConfig};
 use std::path::Path;
 
-/// Longest object that goes in one request, bytes.
-const ONE_PIECE: usize = narrows::store::upload::CHUNK_BYTES as usize;
+/// Longest object for a server that takes none in pieces, bytes: it goes in one request, as all of those do.
+const AT_ONCE: usize = 2 * 1024 * 1024;
 
 /// A server that the contract is tried on.
 pub struct Bench {
@@ -111,8 +111,16 @@ impl Bench {
     /// So many bytes, or as many as this server takes of one object: Google's takes no pieces.
     pub fn longest(&self, bytes: usize) -> usize {
         match &self.server {
-            Server::Google(_) => bytes.min(ONE_PIECE - 1000),
+            Server::Google(_) => bytes.min(AT_ONCE),
             _ => bytes,
+        }
+    }
+
+    /// Objects of one folder: more than one answer lists, where that is of interest.
+    pub fn objects(&self) -> u64 {
+        match &self.server {
+            Server::Azure(_, AzureAccess::Signature) => 40,
+            _ => 1_150,
         }
     }
 
@@ -123,11 +131,14 @@ impl Bench {
                 Requests { of_a_short_one: "PUT", of_a_long_one: &[("PUT", 1), ("POST", 0), ("POST", 1), ("HEAD", 0)] }
             }
             // An upload in pieces needs no beginning.
-            Server::Azure(..) => {
-                Requests { of_a_short_one: "PUT", of_a_long_one: &[("PUT", 0), ("PUT", 1), ("PUT", 2), ("HEAD", 0)] }
-            }
+            Server::Azure(..) => Requests { of_a_short_one: "PUT", of_a_long_one: &[("PUT", 1), ("PUT", 2), ("HEAD", 0)] },
             Server::Google(_) => Requests { of_a_short_one: "POST", of_a_long_one: &[("POST", 0), ("GET", 0), ("GET", 1)] },
         }
+    }
+
+    /// Does the server make a bucket of whatever is written to, as no service does?
+    pub fn makes_buckets(&self) -> bool {
+        matches!(self.server, Server::Honouring(_))
     }
 
     /// The settings that a store's place is in.
