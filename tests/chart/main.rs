@@ -4,6 +4,7 @@
 
 mod agreement;
 mod helm;
+mod image;
 mod matrix;
 mod pages;
 mod pods;

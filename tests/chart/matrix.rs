@@ -150,7 +150,8 @@ fn what_is_optional_is_there_only_when_asked_for() {
 
 #[test]
 fn names_are_short_enough_and_each_is_given_once() {
-    let long = json!({ "fullnameOverride": "x".repeat(60), "workers": { "a-name-of-many": { "enabled": true, "class": "cpu" } } });
+    let long =
+        json!({ "fullnameOverride": "x".repeat(60), "workers": { "a-name-of-many": { "enabled": true, "class": "cpu" } } });
     for one in rendered().into_iter().chain([helm::with(&long)]) {
         let names = one.names();
         assert_eq!(BTreeSet::from_iter(&names).len(), names.len(), "{names:?}");
@@ -165,9 +166,8 @@ fn names_are_short_enough_and_each_is_given_once() {
 fn whatever_selects_pods_selects_those_it_is_about() {
     for one in rendered() {
         let pods = one.pods();
-        let selected = |labels: &Value| -> Vec<&str> {
-            pods.iter().filter(|pod| pod.is_selected_by(labels)).map(|pod| pod.name).collect()
-        };
+        let selected =
+            |labels: &Value| -> Vec<&str> { pods.iter().filter(|pod| pod.is_selected_by(labels)).map(|pod| pod.name).collect() };
         for made in one.kind("Deployment") {
             assert_eq!(selected(&made["spec"]["selector"]["matchLabels"]), [name_of(made)]);
         }

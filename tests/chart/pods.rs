@@ -134,10 +134,7 @@ fn only_coordinators_take_connections_and_only_they_reach_callbacks() {
         let ports = |rule: &&Value| -> Vec<u64> {
             rule["ports"].as_array().unwrap().iter().map(|port| port["port"].as_u64().unwrap()).collect()
         };
-        (
-            rules(&policies, "ingress").into_iter().cloned().collect(),
-            rules(&policies, "egress").iter().flat_map(ports).collect(),
-        )
+        (rules(&policies, "ingress").into_iter().cloned().collect(), rules(&policies, "egress").iter().flat_map(ports).collect())
     };
     let (into_worker, from_worker) = reach("fleet-narrows-worker-cpu");
     let (into_coordinator, from_coordinator) = reach("fleet-narrows-coordinator");

@@ -1,6 +1,6 @@
 //! What the chart refuses, and that it says why: by its schema where a value alone is wrong, else by its templates.
 
-use super::helm::{chart, over_minimal, render};
+use super::helm::{chart, over_minimal, render, set};
 use serde_json::{Value, json};
 
 /// Renders each on top of the smallest set; every one is refused with these words.
@@ -48,7 +48,10 @@ fn a_time_to_stop_that_is_too_short_is_refused() {
         (worker(json!({ "config": drain(60), "terminationGracePeriodSeconds": 90 })), "done again"),
         (worker(json!({ "config": { "worker": { "part_deadline_s": 1200, "drain_s": 1150 } } })), "a part may take 1200 s"),
         (json!({ "coordinator": { "terminationGracePeriodSeconds": 29 } }), "is 29"),
-        (json!({ "coordinator": { "terminationGracePeriodSeconds": 40 }, "config": { "callbacks": { "timeout_s": 30 } } }), "are 45"),
+        (
+            json!({ "coordinator": { "terminationGracePeriodSeconds": 40 }, "config": { "callbacks": { "timeout_s": 30 } } }),
+            "are 45",
+        ),
     ]);
     let enough = [
         worker(json!({ "terminationGracePeriodSeconds": 1155 })),
@@ -105,14 +108,12 @@ fn settings_that_the_chart_computes_are_refused() {
 
 #[test]
 fn a_fleet_that_could_not_work_is_refused() {
-    let scaled = |least: u32, most: u32| {
-        json!({ "workers": { "cpu": { "autoscaling": { "enabled": true, "minReplicas": least, "maxReplicas": most } } } })
-    };
-    let nobody = json!({ "access_key_id": null, "secret_file": null });
+    let scaled = |least: u32, most: u32| json!({ "workers": { "cpu": { "autoscaling": { "enabled": true, "minReplicas": least, "maxReplicas": most } } } });
+    let folder = json!({ "stores": { "disk": { "type": "fs", "root": "/srv/disk" } } });
     refused(&[
         (json!({ "config": { "work": { "store": "elsewhere" } } }), "there is no store \"elsewhere\""),
         (json!({ "config": { "broker": { "kind": "memory" } } }), "/config/broker/kind"),
-        (json!({ "config": { "tenants": { "acme": nobody } } }), "no tenant has an access_key_id"),
+        (json!({ "config": folder }), "stores.disk is the folder \"/srv/disk\", which is on no volume"),
         (json!({ "workers": { "fpga": { "enabled": true } } }), "workers.fpga.class: is \"fpga\""),
         (json!({ "workers": { "cpu": { "class": "fpga" } } }), "/workers/cpu/class"),
         (json!({ "workers": { "cpu": { "slots": 0 } } }), "/workers/cpu/slots"),
@@ -127,4 +128,8 @@ fn a_fleet_that_could_not_work_is_refused() {
         (json!({ "ports": { "worker": 70000 } }), "/ports/worker"),
         (json!({ "image": { "digest": "sha256:12" } }), "/image/digest"),
     ]);
+    // The program itself would not start: anybody could submit.
+    let open = json!({ "files": [set("workers-only")], "values": { "coordinator": { "enabled": true } } });
+    let error = render(vec![open]).remove(0).error.expect("a coordinator without anybody's key");
+    assert!(error.contains("no tenant has an access_key_id"), "{error}");
 }

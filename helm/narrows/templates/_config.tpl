@@ -15,7 +15,7 @@ alone: a worker, which starts what reads hostile media, has none of it.
 */}}
 {{- define "narrows.workerConfig" -}}
 {{- $config := mergeOverwrite (deepCopy .root.Values.config) (deepCopy .pool.config) -}}
-{{- include "narrows.checkConfig" (dict "config" $config "where" (printf "workers.%s.config" .name)) -}}
+{{- include "narrows.checkConfig" (dict "config" $config "own" .pool "where" (printf "workers.%s.config" .name)) -}}
 {{- $_ := unset $config "coordinator" -}}
 {{- range $tenant := values (default dict $config.tenants) -}}
 {{- range list "access_key_id" "secret_sha256" "secret_file" "secret_env" "webhook_secret_files" "webhook_secrets_env" "vod_2017_key_file" "vod_2017_key_env" -}}
@@ -41,7 +41,7 @@ alone: a worker, which starts what reads hostile media, has none of it.
 {{/* A coordinator's settings as JSON. Takes the root. */}}
 {{- define "narrows.coordinatorConfig" -}}
 {{- $config := mergeOverwrite (deepCopy .Values.config) (deepCopy .Values.coordinator.config) -}}
-{{- include "narrows.checkConfig" (dict "config" $config "where" "coordinator.config") -}}
+{{- include "narrows.checkConfig" (dict "config" $config "own" .Values.coordinator "where" "coordinator.config") -}}
 {{- $hasKey := hasKey (default dict $config.coordinator) "operator" -}}
 {{- range $tenant := values (default dict $config.tenants) -}}
 {{- if hasKey $tenant "access_key_id" -}}{{- $hasKey = true -}}{{- end -}}
@@ -55,7 +55,7 @@ alone: a worker, which starts what reads hostile media, has none of it.
 {{- mergeOverwrite $config (dict "coordinator" (dict "listen" $listen)) | toJson -}}
 {{- end -}}
 
-{{/* Fails where the settings say what the chart computes, hold a secret, or lack what any fleet needs. */}}
+{{/* Fails where the settings say what the chart computes, hold a secret, or lack what any fleet needs. Takes config, own and where. */}}
 {{- define "narrows.checkConfig" -}}
 {{- $computed := dict "worker" (list "listen" "slots" "name") "scratch" (list "folder" "worker_bytes") "coordinator" (list "listen") -}}
 {{- $instead := dict "listen" "see ports" "slots" "say slots of the pool" "name" "a pod has its own" "folder" "see scratch of the pool" "worker_bytes" "say scratch.size of the pool" -}}
@@ -71,6 +71,15 @@ alone: a worker, which starts what reads hostile media, has none of it.
 {{- end -}}
 {{- if ne .config.broker.kind "rabbitmq" -}}
 {{- fail (printf "%s: broker.kind is %q, which pods do not share; a fleet has rabbitmq" .where .config.broker.kind) -}}
+{{- end -}}
+{{- range $name, $store := .config.stores -}}
+{{- $isMounted := false -}}
+{{- range $.own.extraVolumeMounts -}}
+{{- if hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) (printf "%s/" (default "" $store.root)) -}}{{- $isMounted = true -}}{{- end -}}
+{{- end -}}
+{{- if and (eq (default "" $store.type) "fs") (not $isMounted) -}}
+{{- fail (printf "%s: stores.%s is the folder %q, which is on no volume of the pods; mount it with extraVolumes and extraVolumeMounts" $.where $name (default "" $store.root)) -}}
+{{- end -}}
 {{- end -}}
 {{- if not (hasKey (default dict .config.stores) .config.work.store) -}}
 {{- fail (printf "config.stores: there is no store %q, which config.work.store names: jobs, plans and events are kept in it" .config.work.store) -}}
