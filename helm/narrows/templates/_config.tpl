@@ -55,23 +55,11 @@ alone: a worker, which starts what reads hostile media, has none of it.
 {{- mergeOverwrite $config (dict "coordinator" (dict "listen" $listen)) | toJson -}}
 {{- end -}}
 
-{{/* Fails where the settings say what the chart computes, hold a secret, or lack what any fleet needs. Takes config, own and where. */}}
+{{/*
+Fails where the settings lack what any fleet needs; what a single value may be is in values.schema.json. Takes config, own
+and where.
+*/}}
 {{- define "narrows.checkConfig" -}}
-{{- $computed := dict "worker" (list "listen" "slots" "name") "scratch" (list "folder" "worker_bytes") "coordinator" (list "listen") -}}
-{{- $instead := dict "listen" "see ports" "slots" "say slots of the pool" "name" "a pod has its own" "folder" "see scratch of the pool" "worker_bytes" "say scratch.size of the pool" -}}
-{{- range $section, $fields := $computed -}}
-{{- range $field := $fields -}}
-{{- if hasKey (default dict (get $.config $section)) $field -}}
-{{- fail (printf "%s: %s.%s is computed by the chart: %s" $.where $section $field (get $instead $field)) -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- if contains "@" (default "" .config.broker.uri) -}}
-{{- fail (printf "%s: broker.uri holds a user or a password; put the URI into a Secret and name it: broker.uri_file: {secretName: NAME, secretKey: KEY}" .where) -}}
-{{- end -}}
-{{- if ne .config.broker.kind "rabbitmq" -}}
-{{- fail (printf "%s: broker.kind is %q, which pods do not share; a fleet has rabbitmq" .where .config.broker.kind) -}}
-{{- end -}}
 {{- range $name, $store := .config.stores -}}
 {{- $isMounted := false -}}
 {{- range $.own.extraVolumeMounts -}}
@@ -119,7 +107,7 @@ Ten seconds over the longest part: the program keeps two and a half of them for 
 {{/* The keys of Secrets that a tree of settings names, "NAME/KEY " each. Takes tree and field, the name it stands under. */}}
 {{- define "narrows.secretKeys" -}}
 {{- if kindIs "map" .tree -}}
-{{- if or (hasKey .tree "secretName") (hasKey .tree "secretKey") -}}
+{{- if hasKey .tree "secretName" -}}
 {{- include "narrows.secretKey" . }} {{ else -}}
 {{- range $field, $tree := .tree -}}
 {{- include "narrows.secretKeys" (dict "tree" $tree "field" $field) -}}
@@ -130,17 +118,12 @@ Ten seconds over the longest part: the program keeps two and a half of them for 
 {{- end -}}
 {{- end -}}
 
-{{/* One of them, checked. */}}
+{{/* One of them. The schema knows the fields that take one; inside what it leaves to the program, their names tell. */}}
 {{- define "narrows.secretKey" -}}
-{{- $name := toString (default "" .tree.secretName) -}}
-{{- $key := toString (default "" .tree.secretKey) -}}
-{{- if or (ne (len .tree) 2) (not (regexMatch "^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$" $name)) (not (regexMatch "^[-._a-zA-Z0-9]{1,253}$" $key)) -}}
-{{- fail (printf "config: %s: a reference to a Secret is {secretName: NAME, secretKey: KEY} and nothing else" .field) -}}
-{{- end -}}
 {{- if not (regexMatch "(^file|_files?)$" .field) -}}
 {{- fail (printf "config: %s: a Secret is mounted as a file, so it may be named where a file may: in file, ..._file and ..._files" .field) -}}
 {{- end -}}
-{{- printf "%s/%s" $name $key -}}
+{{- printf "%s/%s" .tree.secretName .tree.secretKey -}}
 {{- end -}}
 
 {{/*

@@ -78,18 +78,6 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* The environment of a container. Takes own and where. */}}
-{{- define "narrows.environment" -}}
-{{- range .own.extraEnv -}}
-{{- if hasPrefix "NARROWS_" .name -}}
-{{- fail (printf "%s.extraEnv: %s would be a setting that the chart does not see; say it in %s.config" $.where .name $.where) -}}
-{{- end -}}
-{{- end -}}
-{{- if .own.extraEnv }}
-env: {{- toYaml .own.extraEnv | nindent 2 }}
-{{- end }}
-{{- end -}}
-
 {{/* Mounts of a container. Takes config, JSON, and own. */}}
 {{- define "narrows.mounts" -}}
 - name: config
