@@ -4,6 +4,7 @@
     lint      the same                                      -> [{"errors"}]
     validate  {"objects", "versions"}                       -> ["version: kind/name: what is wrong"]
     custom    {"objects", "schemas"}                        -> ["kind/name: what is wrong"]
+    package   {"chart", "folder"}                           -> the path of the archive
     values    {"chart"}                                     -> values.yaml
     readme    {"chart"}                                     -> the table of values that README.md is to have
     write-readme CHART                                      puts it there
@@ -172,6 +173,10 @@ def values(question):
         return chart.values
 
 
+def package(question):
+    return helm_python.package(question["chart"], destination=question["folder"])
+
+
 def write_readme(chart):
     page = pathlib.Path(chart) / "README.md"
     before, rest = page.read_text().split(BEGIN)
@@ -183,5 +188,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "write-readme":
         write_readme(sys.argv[2])
     else:
-        asked = {"render": render, "lint": lint, "validate": validate, "custom": custom, "values": values, "readme": readme}
-        json.dump(asked[sys.argv[1]](json.load(sys.stdin)), sys.stdout)
+        questions = [render, lint, validate, custom, package, values, readme]
+        ask = {question.__name__: question for question in questions}[sys.argv[1]]
+        json.dump(ask(json.load(sys.stdin)), sys.stdout)

@@ -149,6 +149,17 @@ fn what_is_optional_is_there_only_when_asked_for() {
 }
 
 #[test]
+fn the_packaged_chart_makes_the_same_objects() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = ask("package", &json!({ "chart": helm::chart(), "folder": folder.path() }));
+    let archive = std::path::PathBuf::from(archive.as_str().unwrap());
+    let case = json!({ "files": [helm::set("everything")] });
+    let packaged = helm::render_chart(&archive, vec![case.clone()]).remove(0);
+    assert_eq!(packaged.error, None);
+    assert_eq!(packaged.objects, render(vec![case]).remove(0).objects);
+}
+
+#[test]
 fn names_are_short_enough_and_each_is_given_once() {
     let long =
         json!({ "fullnameOverride": "x".repeat(60), "workers": { "a-name-of-many": { "enabled": true, "class": "cpu" } } });
