@@ -100,7 +100,12 @@ fn planes<'a, T>(all: &'a [T], n: usize, format: &Format, samples: impl Fn(&'a [
 }
 
 /// Both measures over decoded frames.
-fn measured(files: [&Path; 2], format: Format, rate: Rational, frames: usize) -> (Vec<Vec<f64>>, Vec<narrows::quality::FrameError>) {
+fn measured(
+    files: [&Path; 2],
+    format: Format,
+    rate: Rational,
+    frames: usize,
+) -> (Vec<Vec<f64>>, Vec<narrows::quality::FrameError>) {
     let folder = tempfile::tempdir().unwrap();
     let bytes = files.map(|file| decoded(file, format, folder.path()));
     let words = bytes.each_ref().map(|b| b.chunks_exact(2).map(|w| u16::from_le_bytes([w[0], w[1]])).collect::<Vec<_>>());
@@ -134,7 +139,10 @@ fn what_is_printed_is_what_the_frames_say() {
         let rate = Rational::new(rate, 1);
         let (vmaf, xpsnr) = measured([source, &small], format, rate, frames);
         let report = json(&[text(source), text(&small), "--model", "neg,v1", "--frames", "--threads", "3"]);
-        assert_eq!([&report["frames"], &report["scored"], &report["bits"]].map(|v| v.as_u64().unwrap() as usize), [frames, frames, bits.into()]);
+        assert_eq!(
+            [&report["frames"], &report["scored"], &report["bits"]].map(|v| v.as_u64().unwrap() as usize),
+            [frames, frames, bits.into()]
+        );
         assert_eq!(report["frame_rate"], serde_json::json!([rate.num, rate.den]));
         for (name, scores) in ["neg", "v1"].iter().zip(&vmaf) {
             let pooled = pool(scores).unwrap();
@@ -194,7 +202,8 @@ fn a_playlist_is_its_segments_end_to_end() {
     let made = transcode.stdin(Stdio::null()).output().unwrap();
     assert!(made.status.success(), "{}", said(&made.stderr));
     let mut playlists: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path().join("index.m3u8")).collect();
-    playlists.retain(|playlist| fs::read_to_string(playlist).is_ok_and(|text| !text.contains("audio") && text.contains("EXT-X-MAP")));
+    playlists
+        .retain(|playlist| fs::read_to_string(playlist).is_ok_and(|text| !text.contains("audio") && text.contains("EXT-X-MAP")));
     playlists.retain(|playlist| !text(playlist).contains("audio"));
     assert!(!playlists.is_empty(), "the rungs have playlists");
     for playlist in &playlists {
@@ -225,7 +234,8 @@ fn what_goes_wrong_has_its_exit_code_and_its_name() {
     fails(&["none.mp4", source], 2, &["none.mp4"]);
     fails(&[source, "none.mp4"], 2, &["none.mp4"]);
     fails(&[source], 2, &["DIST"]);
-    for wrong in [&["--count", "0"][..], &["--subsample", "0"], &["--model", "vmaf"], &["--bits", "9"], &["--model", "neg,none"]] {
+    for wrong in [&["--count", "0"][..], &["--subsample", "0"], &["--model", "vmaf"], &["--bits", "9"], &["--model", "neg,none"]]
+    {
         fails(&[&[source, source], wrong].concat(), 2, &[wrong[0]]);
     }
     fs::write(path("bad.toml"), "[worker]\nslot = 1\n").unwrap();

@@ -108,11 +108,7 @@ impl<'a> Planes<'a> {
         })
     }
 
-    fn views<T>(
-        &self,
-        format: &Format,
-        of: impl Fn(Samples<'a>) -> Option<&'a [T]>,
-    ) -> Result<[View<'a, T>; 3], QualityError> {
+    fn views<T>(&self, format: &Format, of: impl Fn(Samples<'a>) -> Option<&'a [T]>) -> Result<[View<'a, T>; 3], QualityError> {
         let view = |n: usize| View::new(of(self.0[n].samples)?, self.0[n].stride, format.plane(n));
         match (view(0), view(1), view(2)) {
             (Some(y), Some(u), Some(v)) => Ok([y, u, v]),

@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn the_init_segment_comes_first_and_the_segments_in_sequence() {
-        let text = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-MAP:URI=\"init.0a.mp4\"\n#EXTINF:4.0,\n0.m4s\n\n#EXTINF:2.0,\r\nmore/1.m4s\n#EXT-X-ENDLIST\n";
+        let text = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-MAP:URI=\"init.0a.mp4\"\n#EXTINF:4.0,\n0.m4s\n\n\
+            #EXTINF:2.0,\r\nmore/1.m4s\n#EXT-X-ENDLIST\n";
         assert_eq!(files(text).unwrap(), ["init.0a.mp4", "0.m4s", "more/1.m4s"]);
         assert_eq!(files("#EXTM3U\n#EXT-X-KEY:METHOD=NONE\n#EXTINF:4,\na.ts\n").unwrap(), ["a.ts"]);
     }
@@ -76,7 +77,8 @@ mod tests {
         refused("#EXT-X-KEY:METHOD=AES-128,URI=\"k\"\na.ts\n", "encrypted");
         refused("#EXT-X-MAP:BANDWIDTH=1\na.ts\n", "without a URI");
         refused("#EXT-X-ENDLIST\n", "no segments");
-        for outside in ["/etc/hostname", "../a.ts", "a/../../b.ts", "https://example.com/a.ts", "file:///a.ts", "a.ts?b", "a%2fb"] {
+        for outside in ["/etc/hostname", "../a.ts", "a/../../b.ts", "https://example.com/a.ts", "file:///a.ts", "a.ts?b", "a%2fb"]
+        {
             refused(&format!("#EXTINF:4,\n{outside}\n"), outside);
         }
         assert!(files("a.ts\n").unwrap_err().contains("#EXTM3U"));

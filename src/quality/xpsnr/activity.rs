@@ -41,13 +41,7 @@ impl<T: Sample> History<T> {
 impl Activity {
     /// The square root of the activity of the block at `(x, y)`: mean absolute detail and motion. `None` when all of the
     /// block is border, where no detail can be seen.
-    pub fn of<T: Sample>(
-        &self,
-        luma: &View<'_, T>,
-        history: &History<T>,
-        (x, y): (usize, usize),
-        side: usize,
-    ) -> Option<f64> {
+    pub fn of<T: Sample>(&self, luma: &View<'_, T>, history: &History<T>, (x, y): (usize, usize), side: usize) -> Option<f64> {
         let (end_x, end_y) = ((x + side).min(luma.width), (y + side).min(luma.height));
         // The filter reaches so far: it is applied where it does not leave the picture.
         let reach = if self.coarse { 2 } else { 1 };

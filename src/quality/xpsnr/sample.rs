@@ -179,7 +179,9 @@ mod tests {
             [-1, -2, -3, -3, -2, -1],
             [0, -1, -1, -1, -1, 0],
         ];
-        let at = |x: usize| -> i64 { (0..6).flat_map(|v| (0..6).map(move |u| (u, v))).map(|(u, v)| TABLE[v][u] * rows[v][x + u]).sum() };
+        let at = |x: usize| -> i64 {
+            (0..6).flat_map(|v| (0..6).map(move |u| (u, v))).map(|(u, v)| TABLE[v][u] * rows[v][x + u]).sum()
+        };
         (0..rows[0].len() - 5).step_by(2).map(|x| at(x).unsigned_abs()).sum()
     }
 
