@@ -156,6 +156,7 @@ fn part_of(task: &Task) -> PartId {
         Task::Encode(task) => PartId::Encode(task.chunk.index),
         Task::Audio(_) => PartId::Audio(0),
         Task::Remux(_) => PartId::Package,
+        Task::Measure(_) => unreachable!("no part compares"),
     }
 }
 
@@ -164,6 +165,7 @@ fn report(task: &Task, scratch: &Path) -> Report {
         Task::Probe => Report::Probe(probe()),
         Task::Encode(task) => Report::Encode(encode(task, scratch)),
         Task::Audio(_) => unreachable!("the source has no audio"),
+        Task::Measure(_) => unreachable!("no part compares"),
         Task::Remux(task) => {
             std::fs::write(scratch.join(&task.file), b"progressive").unwrap();
             Report::Remux(RemuxReport { file: task.file.clone(), bytes: 11, packets: 1 })
