@@ -60,7 +60,9 @@ pub fn crf(level: usize, range: &CrfRange) -> f64 {
 
 /// Bits and shortfall of a choice over the title.
 pub fn totals(rows: &[Row], choice: &[usize]) -> (u64, u64) {
-    rows.iter().zip(choice).fold((0, 0), |(bits, shortfall), (row, level)| (bits + row.bits[*level], shortfall + row.shortfall[*level]))
+    rows.iter().zip(choice).fold((0, 0), |(bits, shortfall), (row, level)| {
+        (bits.saturating_add(row.bits[*level]), shortfall.saturating_add(row.shortfall[*level]))
+    })
 }
 
 /// Multipliers below which every chunk takes its fewest bits, and above which its most. Positive.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::plan::narrowband::measured::{SHOTS, Shot};
 use crate::plan::preset::VideoCodec;
 use proptest::prelude::*;
 
@@ -38,6 +39,25 @@ fn two_points_are_met_exactly_and_lie_on_lines_of_the_logarithm() {
     assert!((fit.curve.rate_bps(29.0) - 500_000.0).abs() < 1.0);
     assert!((fit.curve.loss(29.0) - (loss_of(95.0) * loss_of(84.0)).sqrt()).abs() < 1e-6);
     assert_eq!(fit.probed_crf, Some((24.0, 34.0)));
+}
+
+/// How far a shot's curve from two of its points is from another: VMAF points, and parts of the rate.
+fn missed_by(shot: &Shot, probes: &[usize], other: usize) -> (f64, f64) {
+    let curve = fit(&shot.chunk(probes), &prior()).curve;
+    let (crf, bits, vmaf) = shot.probed[other];
+    ((curve.quality(crf) - vmaf).abs(), (curve.rate_bps(crf) * shot.duration_s / bits as f64 - 1.0).abs())
+}
+
+#[test]
+fn two_points_of_real_shots_foretell_the_one_between_and_roughly_the_one_beyond() {
+    for shot in &SHOTS {
+        let (vmaf, rate) = missed_by(shot, &[0, 2], 1);
+        assert!(vmaf < 1.0 && rate < 0.07, "{} between: {vmaf:.2} VMAF, {rate:.3}", shot.name);
+        let (vmaf, rate) = missed_by(shot, &[0, 2], 3);
+        assert!(vmaf < 5.5 && rate < 0.26, "{} beyond: {vmaf:.2} VMAF, {rate:.3}", shot.name);
+        let (vmaf, rate) = missed_by(shot, &[1, 3], 2);
+        assert!(vmaf < 1.7 && rate < 0.08, "{} between: {vmaf:.2} VMAF, {rate:.3}", shot.name);
+    }
 }
 
 #[test]

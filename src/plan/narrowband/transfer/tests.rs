@@ -1,7 +1,9 @@
 use super::*;
-use crate::plan::narrowband::curve::{Basis, Line};
+use crate::plan::narrowband::curve::{Basis, Line, fit_title};
 use crate::plan::narrowband::facts::{ChunkFacts, ProbePoint};
 use crate::plan::preset::VideoCodec;
+use crate::plan::narrowband::measured::{self, SHOTS};
+use crate::plan::narrowband::prior::Prior;
 use crate::plan::narrowband::quality_of;
 use proptest::prelude::*;
 
@@ -78,6 +80,38 @@ fn a_tilt_over_crf_is_found() {
     let transfer = Transfer::estimate(&title, &fits(), 1280, 720);
     assert!((transfer.rate_tilt - 0.01).abs() < 0.001, "{transfer:?}");
     assert!((transfer.curves(&title, &fits())[1].rate_slope - 0.13).abs() < 0.002);
+}
+
+/// The three real shots of full HD as one title, two of them calibrated at CRF 27 in one size.
+fn real_title(width: u32, height: u32) -> (TitleFacts, Vec<FittedCurve>) {
+    let shots = || SHOTS.iter().filter(|shot| !shot.full.is_empty());
+    let calibrated = shots().enumerate().filter(|(_, shot)| shot.name != "drone").map(|(chunk, shot)| {
+        let encoded = if height == 1080 { shot.full[1] } else { shot.half[1] };
+        CalibrationPoint { chunk, width, height, weight: 0.5, point: measured::point(encoded) }
+    });
+    let chunks: Vec<ChunkFacts> = shots().map(|shot| shot.chunk(&[0, 2])).collect();
+    let title = TitleFacts { chunks, calibration: calibrated.collect(), ..title(Vec::new()) };
+    let fits = fit_title(&title.chunks, &Prior::of_codec(VideoCodec::H265, 960.0 * 540.0 * 28.0));
+    (title, fits)
+}
+
+#[test]
+fn real_shots_are_foretold_at_the_final_preset_and_size() {
+    for (width, height, own_vmaf, other_vmaf) in [(1920, 1080, 1.5, 2.0), (960, 540, 3.5, 9.0)] {
+        let (title, fits) = real_title(width, height);
+        let curves = Transfer::estimate(&title, &fits, width, height).curves(&title, &fits);
+        for (shot, curve) in SHOTS.iter().zip(&curves) {
+            let (most_vmaf, most_rate) = if shot.name == "drone" { (other_vmaf, 0.20) } else { (own_vmaf, 0.07) };
+            for (crf, bits, vmaf) in if height == 1080 { shot.full } else { shot.half } {
+                if *crf > 32.0 {
+                    continue;
+                }
+                let (quality, rate) = (curve.quality(*crf), curve.rate_bps(*crf) * shot.duration_s / *bits as f64);
+                assert!((quality - vmaf).abs() < most_vmaf, "{} {height}p at {crf}: {quality:.1}, not {vmaf}", shot.name);
+                assert!((rate - 1.0).abs() < most_rate, "{} {height}p at {crf}: {rate:.2} of the rate", shot.name);
+            }
+        }
+    }
 }
 
 #[test]
