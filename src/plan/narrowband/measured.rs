@@ -74,6 +74,7 @@ impl Shot {
             duration_s: self.duration_s,
             starts_on_cut: true,
             probes: probes.iter().map(|n| point(self.probed[*n])).collect(),
+            scaled: Vec::new(),
         }
     }
 }

@@ -33,7 +33,7 @@ pub mod transfer;
 mod measured;
 
 pub use decide::{Decision, decide};
-pub use facts::{CalibrationPoint, ChunkFacts, ProbePoint, TitleFacts};
+pub use facts::{CalibrationPoint, ChunkFacts, ProbePoint, ScaledPoint, TitleFacts};
 pub use rules::Rules;
 
 /// The quality of an untouched picture, VMAF.

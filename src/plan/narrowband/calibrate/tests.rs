@@ -14,6 +14,7 @@ fn title(chunks: usize) -> TitleFacts {
                 ProbePoint { crf: 24.0, bits, vmaf_neg: 93.0 },
                 ProbePoint { crf: 34.0, bits: bits / 4, vmaf_neg: 79.0 },
             ],
+            scaled: Vec::new(),
         }
     };
     TitleFacts {

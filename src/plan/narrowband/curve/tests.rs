@@ -12,7 +12,7 @@ fn point(crf: f64, bits: u64, vmaf_neg: f64) -> ProbePoint {
 }
 
 fn chunk(frames: u64, probes: &[ProbePoint]) -> ChunkFacts {
-    ChunkFacts { frames, duration_s: frames as f64 / 25.0, starts_on_cut: true, probes: probes.to_vec() }
+    ChunkFacts { frames, duration_s: frames as f64 / 25.0, starts_on_cut: true, probes: probes.to_vec(), scaled: Vec::new() }
 }
 
 /// What an encoder that keeps to the model gives at a CRF, for 6 s.
@@ -172,7 +172,7 @@ proptest! {
         raw in prop::collection::vec((any::<f64>(), any::<u64>(), any::<f64>(), 0.0..63.0_f64, 0.0..101.0_f64, any::<bool>()), 0..5),
     ) {
         let probes = raw.iter().map(|r| if r.5 { point(r.0, r.1, r.2) } else { point(r.3, r.1, r.4) }).collect();
-        let facts = ChunkFacts { frames, duration_s, starts_on_cut: false, probes };
+        let facts = ChunkFacts { frames, duration_s, starts_on_cut: false, probes, scaled: Vec::new() };
         let fit = fit(&facts, &prior());
         prop_assert!(BELIEVED_RATE_SLOPES.contains(&fit.curve.rate_slope) && BELIEVED_LOSS_SLOPES.contains(&fit.curve.loss_slope));
         prop_assert!(fit.curve.ln_rate.is_finite() && fit.curve.ln_loss.is_finite());

@@ -12,6 +12,7 @@ fn chunk(seconds: f64, starts_on_cut: bool, kbps: (u64, u64), vmaf: (f64, f64)) 
         duration_s: seconds,
         starts_on_cut,
         probes: vec![probe(24.0, kbps.0, vmaf.0), probe(34.0, kbps.1, vmaf.1)],
+        scaled: Vec::new(),
     }
 }
 
@@ -91,7 +92,7 @@ fn a_film_gets_a_ladder_down_to_slow_connections_each_rung_at_its_goal() {
 
 #[test]
 fn nothing_known_still_makes_a_ladder_and_says_so() {
-    let unknown = ChunkFacts { frames: 150, duration_s: 6.0, starts_on_cut: true, probes: Vec::new() };
+    let unknown = ChunkFacts { frames: 150, duration_s: 6.0, starts_on_cut: true, probes: Vec::new(), scaled: Vec::new() };
     let decision = check("narrowband-unprobed", &title(1280, 720, vec![unknown; 2]));
     assert!(decision.rungs.len() > 2 && decision.notes.iter().any(|note| note.contains("no usable probe")), "{:?}", decision.notes);
     let top = &decision.rungs[0];
@@ -162,6 +163,7 @@ fn any_chunk() -> impl Strategy<Value = ChunkFacts> {
             duration_s,
             starts_on_cut,
             probes: probes.iter().map(|(crf, bits, vmaf_neg)| ProbePoint { crf: *crf, bits: *bits, vmaf_neg: *vmaf_neg }).collect(),
+            scaled: Vec::new(),
         },
     )
 }

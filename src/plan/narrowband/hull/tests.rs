@@ -10,7 +10,7 @@ fn at(candidate: usize, rate_bps: f64, vmaf: f64) -> OperatingPoint {
 }
 
 fn chunk() -> ChunkFacts {
-    ChunkFacts { frames: 150, duration_s: 6.0, starts_on_cut: true, probes: Vec::new() }
+    ChunkFacts { frames: 150, duration_s: 6.0, starts_on_cut: true, probes: Vec::new(), scaled: Vec::new() }
 }
 
 /// This rate and loss at CRF 27, and a loss that no bits cure.
