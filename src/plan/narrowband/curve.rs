@@ -173,10 +173,8 @@ pub fn fit_title(chunks: &[ChunkFacts], codec_prior: &Prior) -> Vec<FittedCurve>
 pub fn fit(chunk: &ChunkFacts, prior: &Prior) -> FittedCurve {
     let seconds = chunk.seconds();
     let usable = || chunk.probes.iter().filter(|p| CRFS.contains(&p.crf)).map(|p| (rounded(p.crf, CRF_DECIMALS), p));
-    let rates: Vec<(f64, f64)> = usable()
-        .filter(|(_, p)| p.bits > 0)
-        .map(|(crf, p)| (crf, libm::log(p.bits as f64 / seconds)))
-        .collect();
+    let rates: Vec<(f64, f64)> =
+        usable().filter(|(_, p)| p.bits > 0).map(|(crf, p)| (crf, libm::log(p.bits as f64 / seconds))).collect();
     let losses: Vec<(f64, f64)> = usable().filter_map(|(crf, p)| Some((crf, score_loss(p.vmaf_neg)?))).collect();
     let (informative, clean): (Vec<_>, Vec<_>) = losses.iter().copied().partition(|(_, loss)| *loss > LEAST_LOSS);
     let few = chunk.frames < LEAST_FRAMES;
@@ -191,8 +189,8 @@ pub fn fit(chunk: &ChunkFacts, prior: &Prior) -> FittedCurve {
         line(&logarithms, 1.0, few, &prior.loss)
     };
     let crfs = || rates.iter().chain(&losses).map(|(crf, _)| *crf);
-    let probed = (!rates.is_empty() || !losses.is_empty())
-        .then(|| (crfs().fold(f64::MAX, f64::min), crfs().fold(f64::MIN, f64::max)));
+    let probed =
+        (!rates.is_empty() || !losses.is_empty()).then(|| (crfs().fold(f64::MAX, f64::min), crfs().fold(f64::MIN, f64::max)));
     FittedCurve {
         curve: Curve {
             ln_rate: rate.at_zero,

@@ -204,9 +204,7 @@ fn kbps(bps: f64) -> f64 {
 
 fn notes_of_title(title: &TitleFacts, rules: &Rules, fits: &[FittedCurve], placed: &[OperatingPoint]) -> Vec<String> {
     let mut notes = Vec::new();
-    let counted = |found: usize, what: &str| {
-        (found > 0).then(|| format!("{found} of {} chunks {what}", title.chunks.len()))
-    };
+    let counted = |found: usize, what: &str| (found > 0).then(|| format!("{found} of {} chunks {what}", title.chunks.len()));
     let unknown = |basis: Basis| matches!(basis, Basis::Title | Basis::Codec);
     let guessed = fits.iter().filter(|fit| unknown(fit.rate.basis) || unknown(fit.loss.basis)).count();
     let bent = fits.iter().filter(|fit| !fit.is_measured()).count() - guessed;

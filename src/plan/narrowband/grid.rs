@@ -128,9 +128,9 @@ pub fn snap(stream: &VideoStream, rules: &ChunkRules, chunks: &[Chunk], cuts: &[
             }
         };
         let last_chunk = n + 1 == chunks.len();
-        result.misfits.extend(misfits(&starts, frames, &limits, grid.mode, last_chunk).into_iter().map(|(place, length, why)| {
-            Misfit { segment: first_segment + place, seconds: rounded(title.seconds_of(length), 3), why }
-        }));
+        result.misfits.extend(misfits(&starts, frames, &limits, grid.mode, last_chunk).into_iter().map(
+            |(place, length, why)| Misfit { segment: first_segment + place, seconds: rounded(title.seconds_of(length), 3), why },
+        ));
         let on_cuts = starts.iter().filter(|start| cuts.iter().any(|cut| cut.frame == **start)).count();
         let begins = n == 0 || cuts.iter().any(|cut| cut.frame == 0);
         result.starts_on_cut.push(begins);

@@ -226,7 +226,11 @@ fn scaling_losses(title: &TitleFacts, width: u32, height: u32) -> Vec<f64> {
 fn pairs(title: &TitleFacts, fits: &[FittedCurve], width: u32, height: u32) -> Vec<Pair> {
     let usable = |c: &&CalibrationPoint| {
         let sound = c.point.bits > 0 && c.point.crf.is_finite() && (LOST_VMAF..=BEST_VMAF).contains(&c.point.vmaf_neg);
-        (c.width, c.height) == (width, height) && c.chunk < fits.len() && sound && c.weight.is_finite() && rounded(c.weight, WEIGHT_DECIMALS) > 0.0
+        (c.width, c.height) == (width, height)
+            && c.chunk < fits.len()
+            && sound
+            && c.weight.is_finite()
+            && rounded(c.weight, WEIGHT_DECIMALS) > 0.0
     };
     let scaling = scaling_losses(title, width, height);
     let mut pairs: Vec<Pair> = title

@@ -42,7 +42,8 @@ impl Row {
     /// Bits saved for each unit of shortfall taken on from one level to the next, over the allowed ones.
     fn slopes(&self) -> impl Iterator<Item = f64> {
         (self.lowest..self.highest).filter_map(|k| {
-            let (bits, shortfall) = (self.bits[k].saturating_sub(self.bits[k + 1]), self.shortfall[k + 1].saturating_sub(self.shortfall[k]));
+            let (bits, shortfall) =
+                (self.bits[k].saturating_sub(self.bits[k + 1]), self.shortfall[k + 1].saturating_sub(self.shortfall[k]));
             (bits > 0 && shortfall > 0).then(|| bits as f64 / shortfall as f64)
         })
     }

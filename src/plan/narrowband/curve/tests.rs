@@ -95,26 +95,29 @@ fn each_way_a_fit_can_be_bad_has_its_fallback() {
         ("no probe", chunk(150, &[]), [(Codec, Some(NoPoints)); 2]),
         ("one probe", chunk(150, &[point(24.0, 6_000_000, 95.0)]), [slope(OnePoint); 2]),
         ("one CRF twice", chunk(150, &[point(24.0, 6_000_000, 95.0), point(24.0, 6_100_000, 95.1)]), [slope(OnePoint); 2]),
-        ("black", chunk(150, &[point(24.0, 9_000, 100.0), point(34.0, 8_000, 100.0)]), [
-            slope(AbsurdSlope),
-            slope(NoLossSeen),
-        ]),
+        ("black", chunk(150, &[point(24.0, 9_000, 100.0), point(34.0, 8_000, 100.0)]), [slope(AbsurdSlope), slope(NoLossSeen)]),
         ("no bits", chunk(150, &[point(24.0, 0, 95.0), point(34.0, 0, 84.0)]), [(Codec, Some(NoPoints)), sound]),
         ("rate rises", chunk(150, &[point(24.0, 1_000_000, 95.0), point(34.0, 1_500_000, 84.0)]), [slope(WrongSign), sound]),
         ("loss falls", chunk(150, &[point(24.0, 6_000_000, 90.0), point(34.0, 1_500_000, 91.0)]), [sound, slope(WrongSign)]),
         ("loss flat", chunk(150, &[point(24.0, 6_000_000, 97.4), point(34.0, 1_500_000, 97.39)]), [sound, slope(AbsurdSlope)]),
         ("cliff", chunk(150, &[point(24.0, 6_000_000_000, 95.0), point(34.0, 1_000, 84.0)]), [slope(AbsurdSlope), sound]),
         ("two frames", chunk(2, &[point(24.0, 200_000, 95.0), point(34.0, 90_000, 84.0)]), [slope(FewFrames); 2]),
-        ("scores are no numbers", chunk(150, &[point(24.0, 6_000_000, f64::NAN), point(34.0, 1_500_000, f64::INFINITY)]), [
-            sound,
-            (Codec, Some(NoPoints)),
-        ]),
-        ("the scorer saw nothing", chunk(150, &[point(24.0, 6_000_000, 0.0), point(34.0, 1_500_000, 0.0)]), [
-            sound,
-            (Codec, Some(NoPoints)),
-        ]),
+        (
+            "scores are no numbers",
+            chunk(150, &[point(24.0, 6_000_000, f64::NAN), point(34.0, 1_500_000, f64::INFINITY)]),
+            [sound, (Codec, Some(NoPoints))],
+        ),
+        (
+            "the scorer saw nothing",
+            chunk(150, &[point(24.0, 6_000_000, 0.0), point(34.0, 1_500_000, 0.0)]),
+            [sound, (Codec, Some(NoPoints))],
+        ),
         ("CRF is no number", chunk(150, &[point(f64::NAN, 6_000_000, 95.0), point(-3.0, 1, 84.0)]), [(Codec, Some(NoPoints)); 2]),
-        ("one score is clean", chunk(150, &[point(24.0, 6_000_000, 100.0), point(34.0, 1_500_000, 97.0)]), [sound, slope(OnePoint)]),
+        (
+            "one score is clean",
+            chunk(150, &[point(24.0, 6_000_000, 100.0), point(34.0, 1_500_000, 97.0)]),
+            [sound, slope(OnePoint)],
+        ),
     ];
     for (name, chunk, expected) in cases {
         let fit = fit(&chunk, &prior());

@@ -94,7 +94,11 @@ fn a_film_gets_a_ladder_down_to_slow_connections_each_rung_at_its_goal() {
 fn nothing_known_still_makes_a_ladder_and_says_so() {
     let unknown = ChunkFacts { frames: 150, duration_s: 6.0, starts_on_cut: true, probes: Vec::new(), scaled: Vec::new() };
     let decision = check("narrowband-unprobed", &title(1280, 720, vec![unknown; 2]));
-    assert!(decision.rungs.len() > 2 && decision.notes.iter().any(|note| note.contains("no usable probe")), "{:?}", decision.notes);
+    assert!(
+        decision.rungs.len() > 2 && decision.notes.iter().any(|note| note.contains("no usable probe")),
+        "{:?}",
+        decision.notes
+    );
     let top = &decision.rungs[0];
     assert!((crfs(top)[0] - crfs(top)[1]).abs() <= 0.25, "alike, but for what the steps leave of the goal");
 }
@@ -151,7 +155,9 @@ fn calibration_is_asked_of_few_chunks_and_bends_the_ladder() {
     assert_eq!(strata.len(), 1);
     let plain = decide(&TitleFacts { calibration: Vec::new(), ..facts.clone() }, &Rules::default());
     let bent = decide(&facts, &Rules::default());
-    assert!(plain.notes.iter().any(|note| note.contains("rule of thumb")) && !bent.notes.iter().any(|n| n.contains("rule of thumb")));
+    assert!(
+        plain.notes.iter().any(|note| note.contains("rule of thumb")) && !bent.notes.iter().any(|n| n.contains("rule of thumb"))
+    );
     assert_ne!(crfs(&plain.rungs[0]), crfs(&bent.rungs[0]));
 }
 
@@ -162,7 +168,10 @@ fn any_chunk() -> impl Strategy<Value = ChunkFacts> {
             frames,
             duration_s,
             starts_on_cut,
-            probes: probes.iter().map(|(crf, bits, vmaf_neg)| ProbePoint { crf: *crf, bits: *bits, vmaf_neg: *vmaf_neg }).collect(),
+            probes: probes
+                .iter()
+                .map(|(crf, bits, vmaf_neg)| ProbePoint { crf: *crf, bits: *bits, vmaf_neg: *vmaf_neg })
+                .collect(),
             scaled: Vec::new(),
         },
     )

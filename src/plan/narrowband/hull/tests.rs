@@ -26,7 +26,10 @@ fn two_sizes() -> Hull {
 
 #[test]
 fn sizes_are_the_displays_own_and_those_below_it_in_its_shape() {
-    assert_eq!(sizes(1920, 1080), ["1080p 1920x1080", "720p 1280x720", "540p 960x540", "432p 768x432", "360p 640x360", "234p 416x234"]);
+    assert_eq!(
+        sizes(1920, 1080),
+        ["1080p 1920x1080", "720p 1280x720", "540p 960x540", "432p 768x432", "360p 640x360", "234p 416x234"]
+    );
     assert_eq!(sizes(540, 960), ["540p 540x960", "432p 432x768", "360p 360x640", "234p 234x416"]);
     assert_eq!(sizes(768, 432), ["432p 768x432", "360p 640x360", "234p 416x234"]);
     assert_eq!(sizes(480, 320), ["320p 480x320", "234p 350x234"]);
@@ -38,7 +41,15 @@ fn sizes_are_the_displays_own_and_those_below_it_in_its_shape() {
 
 #[test]
 fn a_hull_keeps_what_no_mixture_of_others_beats() {
-    let points = vec![at(0, 8e6, 97.0), at(0, 2e6, 85.0), at(1, 1e6, 80.0), at(1, 2e6, 84.0), at(1, 5e5, 60.0), at(0, 4e6, 93.0), at(0, 9e6, 96.0)];
+    let points = vec![
+        at(0, 8e6, 97.0),
+        at(0, 2e6, 85.0),
+        at(1, 1e6, 80.0),
+        at(1, 2e6, 84.0),
+        at(1, 5e5, 60.0),
+        at(0, 4e6, 93.0),
+        at(0, 9e6, 96.0),
+    ];
     assert_eq!(upper_hull(points), [at(1, 5e5, 60.0), at(1, 1e6, 80.0), at(0, 4e6, 93.0), at(0, 8e6, 97.0)]);
     assert_eq!(upper_hull(Vec::new()), []);
 }

@@ -7,7 +7,9 @@ fn hull(lines: &[&[(f64, f64)]]) -> Hull {
     let lines: Vec<Vec<OperatingPoint>> = lines
         .iter()
         .enumerate()
-        .map(|(candidate, points)| points.iter().map(|(rate_bps, vmaf)| OperatingPoint { candidate, rate_bps: *rate_bps, vmaf: *vmaf }).collect())
+        .map(|(candidate, points)| {
+            points.iter().map(|(rate_bps, vmaf)| OperatingPoint { candidate, rate_bps: *rate_bps, vmaf: *vmaf }).collect()
+        })
         .collect();
     Hull { hull: upper_hull(lines.iter().flatten().copied().collect()), lines }
 }

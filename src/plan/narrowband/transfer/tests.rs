@@ -1,10 +1,10 @@
 use super::*;
 use crate::plan::narrowband::curve::{Basis, Line, fit_title};
 use crate::plan::narrowband::facts::{ChunkFacts, ProbePoint};
-use crate::plan::preset::VideoCodec;
 use crate::plan::narrowband::measured::{self, SHOTS};
 use crate::plan::narrowband::prior::Prior;
 use crate::plan::narrowband::quality_of;
+use crate::plan::preset::VideoCodec;
 use proptest::prelude::*;
 
 const MEASURED: Line = Line { basis: Basis::Measured, doubt: None, worst_residual: 0.0 };
@@ -65,7 +65,10 @@ fn what_all_calibrations_agree_on_is_believed_and_carried_to_every_chunk() {
     let transfer = Transfer::estimate(&title, &fits, 1280, 720);
     assert_eq!(transfer.points, 6);
     assert!((libm::exp(transfer.rate_shift) - 1.5).abs() < 0.01 && transfer.rate_tilt.abs() < 1e-3, "{transfer:?}");
-    assert!((transfer.curves(&title, &fits)[0].loss_floor - 2.0).abs() < 0.4 && (transfer.loss_factor - 1.3).abs() < 0.05, "{transfer:?}");
+    assert!(
+        (transfer.curves(&title, &fits)[0].loss_floor - 2.0).abs() < 0.4 && (transfer.loss_factor - 1.3).abs() < 0.05,
+        "{transfer:?}"
+    );
     for (n, curve) in transfer.curves(&title, &fits).iter().enumerate() {
         assert!((curve.rate_bps(28.0) / fits[n].curve.rate_bps(28.0) - 1.5).abs() < 0.02);
         assert!((curve.loss(28.0) - lossy(n, 28.0)).abs() < 0.3);
