@@ -8,6 +8,7 @@ pub mod encoder;
 pub mod ladder;
 pub mod make;
 pub mod marker;
+pub mod narrowband;
 pub mod pixel;
 pub mod preset;
 pub mod time;
