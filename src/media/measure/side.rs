@@ -132,7 +132,7 @@ impl<'h> Side<'h> {
     fn note(&mut self) {
         let f = self.frame.get();
         let (width, height) = (f.width.max(0) as u32, f.height.max(0) as u32);
-        let is_turned = self.rotation % 180 != 0;
+        let is_turned = !self.rotation.is_multiple_of(180);
         let shape = Shape::of(&self.frame);
         let (width, height) = if is_turned { (height, width) } else { (width, height) };
         // SAFETY: the frame's format is one of this library; the name is a constant of it.

@@ -123,21 +123,16 @@ fn best_alone(row: &Row, multiplier: f64) -> usize {
 /// least cost over a window of the chunk before is kept in a queue, so that a level costs the same however wide it is.
 fn best_of_run(rows: &[Row], multiplier: f64) -> Vec<usize> {
     let levels = rows[0].bits.len();
-    let mut costs: Vec<f64> = vec![f64::INFINITY; levels];
-    for level in rows[0].lowest..=rows[0].highest {
-        costs[level] = rows[0].cost(level, multiplier);
-    }
+    let cost = |row: &Row, level: usize| {
+        if (row.lowest..=row.highest).contains(&level) { row.cost(level, multiplier) } else { f64::INFINITY }
+    };
+    let mut costs: Vec<f64> = (0..levels).map(|level| cost(&rows[0], level)).collect();
     // For each later chunk and level: the level of the chunk before that leads there at least cost.
     let mut from: Vec<Vec<usize>> = Vec::with_capacity(rows.len());
     for row in &rows[1..] {
         let window = row.step.unwrap_or(levels);
         let leads = least_in_window(&costs, window);
-        costs = (0..levels)
-            .map(|level| {
-                let allowed = (row.lowest..=row.highest).contains(&level);
-                if allowed { costs[leads[level]] + row.cost(level, multiplier) } else { f64::INFINITY }
-            })
-            .collect();
+        costs = (0..levels).map(|level| costs[leads[level]] + cost(row, level)).collect();
         from.push(leads);
     }
     let mut level = (0..levels).rev().fold(levels - 1, |best, k| if costs[k] < costs[best] { k } else { best });

@@ -1,3 +1,4 @@
+use super::super::facts::ProbePoint;
 use super::*;
 use crate::plan::narrowband::measured::{SHOTS, Shot};
 use crate::plan::preset::VideoCodec;
@@ -91,7 +92,8 @@ fn each_way_a_fit_can_be_bad_has_its_fallback() {
     use Doubt::{AbsurdSlope, FewFrames, NoLossSeen, NoPoints, OnePoint, WrongSign};
     let sound = (Measured, None);
     let slope = |doubt| (SlopeOfCodec, Some(doubt));
-    let cases: Vec<(&str, ChunkFacts, [(Basis, Option<Doubt>); 2])> = vec![
+    type Case = (&'static str, ChunkFacts, [(Basis, Option<Doubt>); 2]);
+    let cases: Vec<Case> = vec![
         ("no probe", chunk(150, &[]), [(Codec, Some(NoPoints)); 2]),
         ("one probe", chunk(150, &[point(24.0, 6_000_000, 95.0)]), [slope(OnePoint); 2]),
         ("one CRF twice", chunk(150, &[point(24.0, 6_000_000, 95.0), point(24.0, 6_100_000, 95.1)]), [slope(OnePoint); 2]),
