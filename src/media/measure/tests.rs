@@ -116,9 +116,13 @@ fn depth_is_the_references_unless_said() {
 #[test]
 fn a_turned_reference_is_compared_as_it_is_shown() {
     let desk = Desk::new();
-    let upright = desk.clip("a.mkv", 2, "transpose=clock");
+    // This program's `rotate=90` is a turn to the left.
+    let upright = desk.clip("a.mkv", 2, "transpose=cclock");
     let (lying, turned) = (desk.clip("b.mkv", 2, "null"), desk.0.path().join("turned.mp4"));
-    make(&format!("-i {} -c:v mpeg4 -q:v 1 -metadata:s:v rotate=90", lying.display()), &turned);
+    let flat = desk.0.path().join("flat.mp4");
+    make(&format!("-i {} -c:v mpeg4 -q:v 1", lying.display()), &flat);
+    // Only where it copies does this program write the turn.
+    make(&format!("-i {} -c copy -metadata:s:v:0 rotate=90", flat.display()), &turned);
     let report = compare(&turned, &upright, &ALL).unwrap();
     assert_eq!((report.format.width, report.format.height), (108, 192));
     assert!(report.xpsnr[0].decibels()[0].unwrap() > 25.0, "the same picture, the same way up: {:?}", report.xpsnr);

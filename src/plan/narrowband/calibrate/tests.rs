@@ -34,7 +34,7 @@ fn each_chosen_chunk_is_encoded_once_in_each_size_the_ladder_may_have() {
     let chunks: BTreeSet<usize> = tasks.iter().map(|task| task.chunk).collect();
     let sizes: BTreeSet<u32> = tasks.iter().map(|task| task.height).collect();
     assert_eq!((chunks.len(), tasks.len()), (3, 3 * sizes.len()));
-    assert!(sizes.contains(&1080) && sizes.len() > 2, "{sizes:?}");
+    assert!(sizes.contains(&1080) && sizes.len() > 1, "{sizes:?}");
     assert!(tasks.iter().all(|task| (16.0..=42.0).contains(&task.crf) && (task.crf * 4.0).fract() == 0.0));
     for height in sizes {
         let crfs: Vec<f64> = tasks.iter().filter(|task| task.height == height).map(|task| task.crf).collect();

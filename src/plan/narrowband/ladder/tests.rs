@@ -37,7 +37,7 @@ fn the_top_is_at_the_goal_the_second_at_its_own_and_the_rest_go_down_evenly_to_t
             (0, 1329.0, 79.6),
             (1, 764.0, 75.5),
             (1, 439.0, 69.1),
-            (1, 252.0, 61.3),
+            (1, 252.0, 61.4),
             (1, 145.0, 52.0)
         ]
     );
