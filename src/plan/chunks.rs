@@ -7,11 +7,13 @@
 
 use super::Chunk;
 use super::preset::{ASSUMED_RATE, ChunkRules, Grid};
-use super::time::{Rational, mul_div_round, ticks_of_seconds};
+use super::time::{Rational, mul_div_round, seconds, ticks_of_seconds};
 use crate::probe::{Clock, Interlace, VideoStream};
 
 /// A title under so many times the shortest chunk is one chunk.
 const ONE_CHUNK_RATIO: f64 = 1.5;
+/// Times nearer than this are the same, seconds.
+const SAME_SECONDS: f64 = 1e-6;
 /// Frame rates that are believed, frames a second.
 const USABLE_RATES: std::ops::RangeInclusive<f64> = 0.001..=10_000.0;
 /// Most chunks of one title where the preset counts them in frames; the last one takes the rest.
@@ -60,9 +62,9 @@ struct Cut {
 }
 
 /// The title's clock: its ends, and its frames as ticks.
-struct Title {
-    first: i64,
-    end: i64,
+pub(super) struct Title {
+    pub(super) first: i64,
+    pub(super) end: i64,
     base: Rational,
     trusted: bool,
     /// Ticks a frame, `num / den`. One tick where frames do not last equally long: then any tick is as good as another.
@@ -74,7 +76,7 @@ struct Title {
 }
 
 impl Title {
-    fn new(stream: &VideoStream, rules: &ChunkRules) -> Self {
+    pub(super) fn new(stream: &VideoStream, rules: &ChunkRules) -> Self {
         let base = if stream.time_base.is_positive() { stream.time_base.reduced() } else { Rational::new(1, 1000) };
         let rate = usable_rate(stream);
         let trusted = stream.clock == Clock::Trusted;
@@ -101,13 +103,31 @@ impl Title {
         Self { first, end: end.max(first + 1), base, trusted, frame, early, keyframes }
     }
 
-    fn ticks(&self, seconds: f64) -> i64 {
+    pub(super) fn ticks(&self, seconds: f64) -> i64 {
         ticks_of_seconds(seconds, self.base).max(1)
     }
 
     /// Whole frames in so many ticks.
-    fn frames_of(&self, ticks: i64) -> i64 {
+    pub(super) fn frames_of(&self, ticks: i64) -> i64 {
         mul_div_round(ticks, self.frame.den, self.frame.num)
+    }
+
+    /// The most whole frames that last no longer than so many seconds, and the fewest that last no shorter.
+    pub(super) fn frames_within(&self, seconds: f64) -> (i64, i64) {
+        let near = self.frames_of(self.ticks(seconds));
+        let lasts = near as f64 * self.frame.as_f64() * self.base.as_f64();
+        (near - i64::from(lasts > seconds + SAME_SECONDS), near + i64::from(lasts < seconds - SAME_SECONDS))
+    }
+
+    /// Frames that begin before so many ticks have passed: the place of the frame right after a boundary.
+    pub(super) fn frames_before(&self, ticks: i64) -> i64 {
+        let (num, den) = (i128::from(self.frame.num), i128::from(self.frame.den));
+        i64::try_from((i128::from(ticks) * den + num - 1).div_euclid(num)).expect("a time fits 64 bits")
+    }
+
+    /// How long so many frames last, seconds: for people.
+    pub(super) fn seconds_of(&self, frames: i64) -> f64 {
+        seconds(mul_div_round(frames, self.frame.num, self.frame.den), self.base)
     }
 
     /// All frames of the title.
@@ -119,8 +139,18 @@ impl Title {
         Cut { start: self.first, nominal: self.first }
     }
 
+    /// Nominal time of the first frame after a chunk's boundary, as the grid made it: a keyframe, or shortly before a frame.
+    pub(super) fn nominal(&self, boundary: i64) -> i64 {
+        if self.keyframes.binary_search_by_key(&boundary, |(pts, _)| *pts).is_ok() {
+            return boundary;
+        }
+        let near = self.frames_of(boundary - self.first);
+        let cuts = (near.max(1)..=near + 1).map(|frame| self.cut_at_frame(frame));
+        cuts.into_iter().find(|cut| cut.start == boundary).map_or(boundary, |cut| cut.nominal)
+    }
+
     /// Shortly before the frame `frame` frames after `nominal`.
-    fn boundary(&self, nominal: i64, frame: i64) -> i64 {
+    pub(super) fn boundary(&self, nominal: i64, frame: i64) -> i64 {
         nominal + mul_div_round(self.early * frame - 1, self.frame.num, self.early * self.frame.den)
     }
 

@@ -1,0 +1,110 @@
+use super::super::hull::upper_hull;
+use super::*;
+use proptest::prelude::*;
+
+/// A line of one size through (rate, quality), and the hull it is.
+fn hull(lines: &[&[(f64, f64)]]) -> Hull {
+    let lines: Vec<Vec<OperatingPoint>> = lines
+        .iter()
+        .enumerate()
+        .map(|(candidate, points)| points.iter().map(|(rate_bps, vmaf)| OperatingPoint { candidate, rate_bps: *rate_bps, vmaf: *vmaf }).collect())
+        .collect();
+    Hull { hull: upper_hull(lines.iter().flatten().copied().collect()), lines }
+}
+
+/// Film in 1080p and 540p: 60 to 98 over six octaves.
+fn film() -> Hull {
+    hull(&[
+        &[(0.9e6, 72.0), (1.5e6, 82.0), (3e6, 90.0), (4.5e6, 93.0), (9e6, 96.0), (18e6, 98.0)],
+        &[(1e5, 45.0), (2e5, 58.0), (4e5, 68.0), (0.8e6, 76.0), (1.6e6, 80.0)],
+    ])
+}
+
+fn placed(hull: &Hull, rules: &Rules) -> Vec<(usize, f64, f64)> {
+    let rungs = place(hull, rules, REFERENCE_PIXELS);
+    rungs.iter().map(|rung| (rung.candidate, (rung.rate_bps / 1e3).round(), (rung.vmaf * 10.0).round() / 10.0)).collect()
+}
+
+#[test]
+fn the_top_is_at_the_goal_the_second_at_its_own_and_the_rest_go_down_evenly_to_the_lowest_rate() {
+    assert_eq!(
+        placed(&film(), &Rules::default()),
+        [
+            (0, 4500.0, 93.0),
+            (0, 2313.0, 87.0),
+            (0, 1329.0, 79.7),
+            (1, 763.0, 75.3),
+            (1, 439.0, 69.3),
+            (1, 252.0, 61.3),
+            (1, 145.0, 52.0)
+        ]
+    );
+}
+
+#[test]
+fn a_source_with_a_ceiling_has_its_top_there() {
+    // From 86 on a doubled rate gains half a point.
+    let noisy = hull(&[&[(1e6, 60.0), (2e6, 78.0), (4e6, 86.0), (8e6, 86.5), (16e6, 87.0)]]);
+    let rungs = placed(&noisy, &Rules::default());
+    assert_eq!(rungs[0], (0, 4000.0, 86.0));
+    assert!(rungs[1].1 < 4000.0 / 1.5, "86 is under the second's goal: the next is by rate");
+}
+
+#[test]
+fn a_source_that_would_cost_too_much_has_its_top_at_the_highest_rate() {
+    let costly = hull(&[&[(2e6, 50.0), (6e6, 75.0), (20e6, 95.0)]]);
+    assert_eq!(placed(&costly, &Rules::default())[0].1, 8000.0);
+    let small = place(&costly, &Rules { highest_rate_bps: 20e6, ..Rules::default() }, 960.0 * 540.0);
+    // A quarter of the pixels, 0.354 of the rate.
+    assert!((small[0].rate_bps / 1e6 - 7.07).abs() < 0.01, "{small:?}");
+}
+
+#[test]
+fn a_title_that_is_good_at_the_lowest_rate_is_one_rung_that_spends_it() {
+    let slides = hull(&[&[(60e3, 95.0), (200e3, 97.0)]]);
+    assert_eq!(placed(&slides, &Rules::default()), [(0, 145.0, 96.5)]);
+    assert_eq!(place(&Hull { lines: Vec::new(), hull: Vec::new() }, &Rules::default(), 1.0), []);
+}
+
+#[test]
+fn rungs_too_near_are_left_out_but_top_and_last_stay() {
+    let rules = Rules::default();
+    let thinned = |rungs: &[(f64, f64)]| thin(rungs, &rules);
+    assert_eq!(thinned(&[(4e6, 93.0), (2e6, 87.0), (1e6, 78.0), (5e5, 60.0)]), [0, 1, 2, 3]);
+    assert_eq!(thinned(&[(4e6, 93.0), (2e6, 91.0), (1e6, 88.0), (5e5, 80.0)]), [0, 2, 3], "91 is no step below 93");
+    assert_eq!(thinned(&[(4e6, 93.0), (3.5e6, 87.0), (1e6, 78.0)]), [0, 2], "3.5 is no step below 4");
+    assert_eq!(thinned(&[(9e5, 97.0), (4e5, 94.0), (1.5e5, 93.0)]), [0, 2], "the last is there for its rate");
+    assert_eq!(thinned(&[(1.6e5, 97.0), (1.5e5, 70.0)]), [0], "none that no network could tell from the top");
+    assert_eq!(thinned(&[(4e6, 93.0)]), [0]);
+    assert!(thinned(&[]).is_empty());
+}
+
+proptest! {
+    #[test]
+    fn a_ladder_descends_in_rate_quality_and_size_and_reaches_the_lowest_rate(
+        steps in prop::collection::vec((1.2..2.5_f64, 1.0..12.0_f64), 2..9), start in 5e4..5e5_f64, goal in 60.0..98.0_f64,
+    ) {
+        let mut at = (start, 30.0);
+        let mut points = vec![at];
+        for (factor, gain) in steps {
+            at = (at.0 * factor, (at.1 + gain).min(99.0));
+            points.push(at);
+        }
+        points.dedup_by_key(|point| point.1);
+        let rules = Rules { goal_vmaf: goal, ..Rules::default() };
+        let hull = hull(&[&points]);
+        let rungs = place(&hull, &rules, REFERENCE_PIXELS);
+        prop_assert!(!rungs.is_empty() && rungs.len() <= rules.most_rungs);
+        prop_assert!(rungs.windows(2).all(|p| p[0].rate_bps > p[1].rate_bps && p[0].vmaf >= p[1].vmaf && p[0].candidate <= p[1].candidate));
+        let lowest = rules.lowest_rate_bps.max(start);
+        prop_assert!(rungs[rungs.len() - 1].rate_bps <= lowest * rules.least_rate_ratio * 1.001);
+        let figures: Vec<(f64, f64)> = rungs.iter().map(|rung| (rung.rate_bps, rung.vmaf)).collect();
+        let kept = thin(&figures, &rules);
+        prop_assert!(kept[0] == 0);
+        for pair in kept.windows(2) {
+            prop_assert!(figures[pair[0]].0 >= figures[pair[1]].0 * rules.least_rate_ratio);
+            let both_inner = pair[0] > 0;
+            prop_assert!(!both_inner || figures[pair[0]].1 - figures[pair[1]].1 >= rules.least_step_vmaf - 1e-9);
+        }
+    }
+}

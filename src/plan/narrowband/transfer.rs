@@ -1,0 +1,251 @@
+//! From the probe's curves to those of a rung: what a few encodes at the final preset and picture size say of all chunks.
+//!
+//! Two lines, one set for each picture size. The logarithm of the rate ratio is a shift and a tilt over CRF. The loss at
+//! display size is affine in the probe's: `X' = U + k X`. U is what the smaller picture loses by itself, whatever its
+//! bits, and k how much plainer coding artefacts become when enlarged: in qualities, that of scaling times a power of
+//! that of coding. (Measured at CRF 22 to 37 on four sizes of five shots: fits to 2 VMAF where a ratio of shortfalls is
+//! off by 10, for at high quality U remains.)
+//! Each is estimated by weighted least squares held to a prior, so that it is sound with one point, or none. A size that
+//! was not calibrated differs from its prior as the nearest one that was. A chunk that was itself calibrated is moved
+//! further, by what it differs from the estimate.
+
+use super::curve::{Curve, FittedCurve, LEAST_LOSS, LOST_VMAF};
+use super::facts::{CalibrationPoint, TitleFacts};
+use super::hull::Candidate;
+use super::{BEST_VMAF, loss_of, rounded};
+use serde::{Deserialize, Serialize};
+
+/// Rates grow with this power of the pixels at the same CRF: 0.59 to 0.92 over those shots, half of them 0.70 to 0.79.
+const RATE_OF_PIXELS: f64 = 0.75;
+/// Standard deviations: of one calibration from the line, and of the priors of shift and tilt (a CRF). The prior weighs
+/// as much as a fraction of one point.
+const RATE_NOISE: f64 = 0.08;
+const SHIFT_DOUBT: f64 = 0.30;
+const TILT_DOUBT: f64 = 0.020;
+/// The same for the loss, and for its factor.
+const LOSS_NOISE: f64 = 2.0;
+const FLOOR_DOUBT: f64 = 10.0;
+const FACTOR_DOUBT: f64 = 0.4;
+/// Loss of scaling to a part s of the display's height and back: this times (1 - s)^2. Medians of those shots: 4 at two
+/// thirds, 15 at a half, 32 at a third; for animation much less.
+const FLOOR_OF_SCALING: f64 = 60.0;
+/// The factor on coding losses at display size (below 1, for the final preset is better than the probe's), and by how
+/// much it rises with (1 - s)^2. Medians: 0.9, 1.4, 1.9, 3.0.
+const FACTOR_AT_DISPLAY: f64 = 0.88;
+const FACTOR_OF_SCALING: f64 = 4.2;
+/// No picture size makes less of a coding loss.
+const LEAST_FACTOR: f64 = 0.2;
+/// An uncalibrated size takes its floor to differ from the prior by at most this factor.
+const MOST_FLOOR_RATIO: f64 = 4.0;
+/// Losses of a probe's curve beyond this are extrapolations that say nothing.
+const MOST_PROBE_LOSS: f64 = 300.0;
+/// A chunk's own difference is believed as much as this many points less one prior point would be.
+const OWN_DOUBT_POINTS: f64 = 0.25;
+
+/// How the curves of one picture size come from the probe's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Transfer {
+    pub width: u32,
+    pub height: u32,
+    /// Calibration points it rests on; 0: the prior alone.
+    pub points: usize,
+    /// Where tilt turns, CRF.
+    pub centre_crf: f64,
+    /// Logarithm of rung's rate over probe's at the centre, and its change a CRF.
+    pub rate_shift: f64,
+    pub rate_tilt: f64,
+    /// U.
+    pub loss_floor: f64,
+    /// k.
+    pub loss_factor: f64,
+}
+
+/// One calibration against what the probe's curve says at the same CRF.
+struct Pair {
+    weight: f64,
+    /// The same for the loss: a distance in loss is worth as much as the quality it takes.
+    loss_weight: f64,
+    chunk: usize,
+    crf: f64,
+    /// Logarithm of the rate ratio.
+    rate: f64,
+    /// Loss by the probe's curve, and as calibrated.
+    probe_loss: f64,
+    loss: f64,
+}
+
+/// The transfers to all picture sizes, the uncalibrated ones by the nearest calibrated one.
+pub fn estimate_all(title: &TitleFacts, fits: &[FittedCurve], sizes: &[Candidate]) -> Vec<Transfer> {
+    let own: Vec<Transfer> = sizes.iter().map(|size| Transfer::estimate(title, fits, size.width, size.height)).collect();
+    let pixels = |transfer: &Transfer| u64::from(transfer.width) * u64::from(transfer.height);
+    let nearest = |to: &Transfer| {
+        let away = |from: &Transfer| libm::log(pixels(from) as f64 / pixels(to) as f64).abs();
+        own.iter().filter(|from| from.points > 0).min_by(|a, b| away(a).total_cmp(&away(b)))
+    };
+    own.iter()
+        .map(|transfer| match nearest(transfer).filter(|_| transfer.points == 0) {
+            Some(near) => transfer.like(near, &Transfer::prior(title, near.width, near.height)),
+            None => *transfer,
+        })
+        .collect()
+}
+
+impl Transfer {
+    /// The transfer to one picture size; its calibrations may stand in any order among others.
+    pub fn estimate(title: &TitleFacts, fits: &[FittedCurve], width: u32, height: u32) -> Self {
+        let pairs = pairs(title, fits, width, height);
+        let prior = Self::prior(title, width, height);
+        let total: f64 = pairs.iter().map(|pair| pair.weight).sum();
+        if pairs.is_empty() {
+            return prior;
+        }
+        let centre_crf = pairs.iter().map(|pair| pair.weight * pair.crf).sum::<f64>() / total;
+        let rates = pairs.iter().map(|pair| (pair.weight, pair.crf - centre_crf, pair.rate));
+        let (rate_shift, rate_tilt) =
+            ridge(rates, RATE_NOISE, Prior2 { at: (prior.rate_shift, 0.0), doubt: (SHIFT_DOUBT, TILT_DOUBT) });
+        let losses = || pairs.iter().map(|pair| (pair.loss_weight, pair.probe_loss, pair.loss));
+        let doubt = Prior2 { at: (prior.loss_floor, prior.loss_factor), doubt: (FLOOR_DOUBT, FACTOR_DOUBT) };
+        let (mut loss_floor, mut loss_factor) = ridge(losses(), LOSS_NOISE, doubt);
+        if loss_floor < 0.0 {
+            // No size gains by itself: the factor alone.
+            let at_zero = Prior2 { at: (0.0, prior.loss_factor), doubt: (f64::MIN_POSITIVE, FACTOR_DOUBT) };
+            (loss_floor, loss_factor) = (0.0, ridge(losses(), LOSS_NOISE, at_zero).1);
+        }
+        Self {
+            points: pairs.len(),
+            centre_crf,
+            rate_shift,
+            rate_tilt,
+            loss_floor,
+            loss_factor: loss_factor.max(LEAST_FACTOR),
+            ..prior
+        }
+    }
+
+    /// What is expected of a picture size before anything was encoded in it.
+    fn prior(title: &TitleFacts, width: u32, height: u32) -> Self {
+        let pixels = |width: u32, height: u32| f64::from(width.max(1)) * f64::from(height.max(1));
+        let of_probe = pixels(width, height) / pixels(title.probe_width, title.probe_height);
+        let scaled = (pixels(width, height) / pixels(title.display_width, title.display_height)).sqrt().min(1.0);
+        Self {
+            width,
+            height,
+            points: 0,
+            centre_crf: 0.0,
+            rate_shift: RATE_OF_PIXELS * libm::log(of_probe),
+            rate_tilt: 0.0,
+            loss_floor: FLOOR_OF_SCALING * (1.0 - scaled) * (1.0 - scaled),
+            loss_factor: FACTOR_AT_DISPLAY + FACTOR_OF_SCALING * (1.0 - scaled) * (1.0 - scaled),
+        }
+    }
+
+    /// This prior, differing from itself as another size's estimate differs from that size's prior.
+    fn like(&self, near: &Self, its_prior: &Self) -> Self {
+        let floor = if its_prior.loss_floor > 0.0 { near.loss_floor / its_prior.loss_floor } else { 1.0 };
+        Self {
+            centre_crf: near.centre_crf,
+            rate_shift: self.rate_shift + near.rate_shift - its_prior.rate_shift,
+            rate_tilt: near.rate_tilt,
+            loss_floor: self.loss_floor * floor.clamp(1.0 / MOST_FLOOR_RATIO, MOST_FLOOR_RATIO),
+            loss_factor: self.loss_factor * near.loss_factor / its_prior.loss_factor,
+            ..*self
+        }
+    }
+
+    /// The curves of all chunks at this picture size.
+    pub fn curves(&self, title: &TitleFacts, fits: &[FittedCurve]) -> Vec<Curve> {
+        let mut curves: Vec<Curve> = fits.iter().map(|fit| self.apply(&fit.curve)).collect();
+        let pairs = pairs(title, fits, self.width, self.height);
+        for own in pairs.chunk_by(|a, b| a.chunk == b.chunk) {
+            let curve = &mut curves[own[0].chunk];
+            let n = own.len() as f64;
+            let believed = 1.0 / (n + OWN_DOUBT_POINTS);
+            let rate: f64 = own.iter().map(|pair| pair.rate - self.rate_ratio(pair.crf)).sum();
+            let loss: f64 = own.iter().map(|pair| libm::log(pair.loss / curve.loss(pair.crf))).sum();
+            curve.ln_rate += rate * believed;
+            curve.ln_loss += loss * believed;
+            curve.loss_floor *= libm::exp(loss * believed);
+        }
+        curves
+    }
+
+    /// Logarithm of the rung's rate over the probe's.
+    fn rate_ratio(&self, crf: f64) -> f64 {
+        self.rate_shift + self.rate_tilt * (crf - self.centre_crf)
+    }
+
+    fn apply(&self, curve: &Curve) -> Curve {
+        Curve {
+            ln_rate: curve.ln_rate + self.rate_ratio(0.0),
+            // The tilt is held to a small part of any slope, but a slope stays one.
+            rate_slope: (curve.rate_slope - self.rate_tilt).max(curve.rate_slope / 2.0),
+            ln_loss: curve.ln_loss + libm::log(self.loss_factor),
+            loss_slope: curve.loss_slope,
+            loss_floor: self.loss_floor,
+        }
+    }
+}
+
+/// The usable calibrations of one picture size, in order of chunk and CRF whatever their order in the facts.
+fn pairs(title: &TitleFacts, fits: &[FittedCurve], width: u32, height: u32) -> Vec<Pair> {
+    let usable = |c: &&CalibrationPoint| {
+        let sound = c.point.bits > 0 && c.point.crf.is_finite() && (LOST_VMAF..=BEST_VMAF).contains(&c.point.vmaf_neg);
+        (c.width, c.height) == (width, height) && c.chunk < fits.len() && sound && c.weight.is_finite() && c.weight > 0.0
+    };
+    let mut pairs: Vec<Pair> = title
+        .calibration
+        .iter()
+        .filter(usable)
+        .map(|c| {
+            let (curve, crf) = (&fits[c.chunk].curve, c.point.crf);
+            let rate = libm::log(c.point.bits as f64 / title.chunks[c.chunk].seconds());
+            let vmaf = rounded(c.point.vmaf_neg, 4);
+            Pair {
+                weight: c.weight,
+                loss_weight: c.weight * vmaf * vmaf / (BEST_VMAF * BEST_VMAF),
+                chunk: c.chunk,
+                crf,
+                rate: rate - (curve.ln_rate - curve.rate_slope * crf),
+                probe_loss: curve.loss(crf).min(MOST_PROBE_LOSS),
+                loss: loss_of(vmaf).max(LEAST_LOSS),
+            }
+        })
+        .collect();
+    pairs.sort_by(|a, b| a.chunk.cmp(&b.chunk).then(a.crf.total_cmp(&b.crf)).then(a.rate.total_cmp(&b.rate)));
+    // Weights say how points compare; how many there are says how much they weigh against the prior.
+    let mean = pairs.iter().map(|pair| pair.weight).sum::<f64>() / (pairs.len().max(1) as f64);
+    for pair in &mut pairs {
+        pair.weight /= mean;
+        pair.loss_weight /= mean;
+    }
+    pairs
+}
+
+/// Prior of an intercept and a slope: where they are expected, and their standard deviations.
+struct Prior2 {
+    at: (f64, f64),
+    doubt: (f64, f64),
+}
+
+/// Intercept and slope of `y` over `x` from (weight, x, y): least squares with a normal prior (ridge regression).
+fn ridge(points: impl Iterator<Item = (f64, f64, f64)>, noise: f64, prior: Prior2) -> (f64, f64) {
+    let precision = |doubt: f64| (noise * noise) / (doubt * doubt);
+    let (p0, p1) = (precision(prior.doubt.0).min(1e12), precision(prior.doubt.1).min(1e12));
+    // Normal equations of what is left of y by the prior, so that the prior is zero.
+    let (mut s, mut sx, mut sxx, mut sy, mut sxy) = (p0, 0.0, p1, 0.0, 0.0);
+    for (weight, x, y) in points {
+        let rest = y - prior.at.0 - prior.at.1 * x;
+        s += weight;
+        sx += weight * x;
+        sxx += weight * x * x;
+        sy += weight * rest;
+        sxy += weight * x * rest;
+    }
+    let determinant = s * sxx - sx * sx;
+    let intercept = (sxx * sy - sx * sxy) / determinant;
+    let slope = (s * sxy - sx * sy) / determinant;
+    (prior.at.0 + intercept, prior.at.1 + slope)
+}
+
+#[cfg(test)]
+mod tests;
