@@ -5,8 +5,8 @@
 //!
 //! | floor | what | modules |
 //! | --- | --- | --- |
-//! | F0 | facts: no tokio, no clock, no I/O | `address`, `job`, `tenant`, `probe`, `plan`, `reconcile`, `event`, `usage`, `sandbox::protocol` |
-//! | F1 | edges; they never import each other | `broker`, `store`, `sandbox`, `media`, `shutdown` |
+//! | F0 | facts: no tokio, no clock, no I/O | `address`, `job`, `tenant`, `probe`, `plan`, `reconcile`, `event`, `usage`, `sandbox::protocol`, `quality::picture`, `quality::score`, `quality::error` |
+//! | F1 | edges; they never import each other, but `media` shows its pictures to `quality` | `broker`, `store`, `sandbox`, `media`, `quality`, `shutdown` |
 //! | F2 | stages | `part`, `package`, `callback` |
 //! | F3 | roles | `worker`, `coordinator` |
 //! | F4 | the process | `main`, `cli`, `config`, `telemetry` |
@@ -24,6 +24,7 @@ pub mod usage;
 
 pub mod broker;
 pub mod media;
+pub mod quality;
 pub mod sandbox;
 pub mod shutdown;
 pub mod store;

@@ -1,8 +1,11 @@
 //! What exists -> what to do next. Pure and level-triggered: called twice, late, or from two workers, it is harmless.
 //!
-//! The way of a job is `probe`, then its work (audio renditions and chunks), then `package`. Of the work only a
-//! window is out at any time: finishing the part at place *i* releases the one at *i + window*, so that a long film
-//! never drowns a short clip, and no state is kept but the markers.
+//! The way of a job is `probe`, then its work (audio renditions and chunks), then `package`. Where content decides the
+//! ladder, the chunks are analysed and `decide` comes before the work: until then the plan is a draft, of which nothing
+//! can be encoded. (Sound could be, but for its segments: they begin where the picture's do, and those are decided, too.)
+//!
+//! Of the analysis, and then of the work, only a window is out at any time: finishing the part at place *i* releases the one
+//! at *i + window*, so that a long film never drowns a short clip, and no state is kept but the markers.
 
 use crate::plan::Plan;
 use crate::plan::marker::PartId;
@@ -34,7 +37,13 @@ pub fn work(plan: &Plan) -> Vec<PartId> {
     (0..plan.audio.len() as u32).map(PartId::Audio).chain(chunks.into_iter().map(PartId::Encode)).collect()
 }
 
-/// What follows from the markers in `done`.
+/// The chunks to analyse before anything is decided, in the order they are released; none where content decides nothing.
+pub fn analysis(plan: &Plan) -> Vec<PartId> {
+    let chunks = plan.video.as_ref().filter(|video| video.narrowband.is_some()).map_or(0, |video| video.chunks.len());
+    (0..chunks as u32).map(PartId::Analyse).collect()
+}
+
+/// What follows from the markers in `done`. The plan is the decided one as soon as there is one.
 ///
 /// `finished` is the part whose marker was written just now: then only what it releases is published. Without it
 /// (a stalled job, a job just accepted) everything that should be out and has no marker is published again.
@@ -50,7 +59,7 @@ pub fn reconcile(plan: Option<&Plan>, done: &BTreeSet<PartId>, finished: Option<
     }
     let missing = missing(plan, done, window);
     let publish = match finished {
-        Some(PartId::Encode(_) | PartId::Audio(_)) if missing != [PartId::Package] => {
+        Some(PartId::Analyse(_) | PartId::Encode(_) | PartId::Audio(_)) if !is_next_stage(&missing) => {
             let released = finished.and_then(|part| released_by(plan, part, window));
             released.into_iter().filter(|part| !done.contains(part)).collect()
         }
@@ -59,21 +68,43 @@ pub fn reconcile(plan: Option<&Plan>, done: &BTreeSet<PartId>, finished: Option<
     if publish.is_empty() { Step::Wait } else { Step::Publish(publish) }
 }
 
-/// The part that may go out once `part` is done, besides those that were out already.
-pub fn released_by(plan: &Plan, part: PartId, window: u32) -> Option<PartId> {
-    let work = work(plan);
-    let place = work.iter().position(|other| *other == part)?;
-    work.get(place + window.max(1) as usize).copied()
+/// Everything before is done: one part alone comes next.
+fn is_next_stage(missing: &[PartId]) -> bool {
+    matches!(missing, [PartId::Decide | PartId::Package])
 }
 
-/// Every part that should be out by now and has no marker: those of the window, or `package` when all work is done.
+/// The part that may go out once `part` is done, besides those that were out already.
+pub fn released_by(plan: &Plan, part: PartId, window: u32) -> Option<PartId> {
+    let order = match part {
+        PartId::Analyse(_) => analysis(plan),
+        PartId::Encode(_) | PartId::Audio(_) if !plan.is_draft() => work(plan),
+        _ => return None,
+    };
+    let place = order.iter().position(|other| *other == part)?;
+    order.get(place + window.max(1) as usize).copied()
+}
+
+/// Every part that should be out by now and has no marker: those of the window, or `decide` when all is analysed, or
+/// `package` when all work is done.
 pub fn missing(plan: &Plan, done: &BTreeSet<PartId>, window: u32) -> Vec<PartId> {
-    let window = window.max(1) as usize;
-    let work = work(plan);
-    let is_out = |place: usize| place < window || done.contains(&work[place - window]);
-    let out = work.iter().enumerate().filter(|(place, part)| is_out(*place) && !done.contains(part));
-    let missing: Vec<PartId> = out.map(|(_, part)| *part).collect();
+    if plan.is_draft() {
+        let missing = out_of(&analysis(plan), done, window);
+        return if missing.is_empty() { vec![PartId::Decide] } else { missing };
+    }
+    if plan.narrowband().is_some() && !done.contains(&PartId::Decide) {
+        // Whoever decided died before it was said: it is not decided again.
+        return vec![PartId::Decide];
+    }
+    let missing = out_of(&work(plan), done, window);
     if missing.is_empty() && !done.contains(&PartId::Package) { vec![PartId::Package] } else { missing }
+}
+
+/// Those of the window that have no marker.
+fn out_of(order: &[PartId], done: &BTreeSet<PartId>, window: u32) -> Vec<PartId> {
+    let window = window.max(1) as usize;
+    let is_out = |place: usize| place < window || done.contains(&order[place - window]);
+    let out = order.iter().enumerate().filter(|(place, part)| is_out(*place) && !done.contains(part));
+    out.map(|(_, part)| *part).collect()
 }
 
 #[cfg(test)]

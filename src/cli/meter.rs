@@ -138,6 +138,7 @@ pub(super) fn stage_name(stage: Option<Stage>) -> &'static str {
     match stage {
         None => "starting",
         Some(Stage::Probe) => "probing",
+        Some(Stage::Analyse) => "analysing",
         Some(Stage::Encode) => "encoding",
         Some(Stage::Package) => "packaging",
     }

@@ -2,6 +2,7 @@
 
 use crate::media::error::{Result, allocated, check, string};
 use crate::media::ffi;
+use crate::quality::{Format, Plane, Planes, Samples};
 use crate::sandbox::protocol::RefusalReason;
 use sha2::{Digest, Sha256};
 
@@ -103,6 +104,17 @@ impl Frame {
         unsafe { ffi::av_frame_unref(self.0) };
     }
 
+    /// The same picture once more: its samples are shared, and kept as long as either is.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn shared(&self) -> Result<Self> {
+        let copy = Self::new()?;
+        // SAFETY: both are ours; the copy is blank.
+        check(unsafe { ffi::av_frame_ref(copy.0, self.0) }, RefusalReason::Memory, "a shared frame")?;
+        Ok(copy)
+    }
+
     pub fn best_pts(&self) -> Option<i64> {
         known(self.get().best_effort_timestamp)
     }
@@ -142,6 +154,42 @@ impl Frame {
             }
         }
         Ok(padded)
+    }
+
+    /// The samples of a frame of that format, lent; `None` when it has another one.
+    pub fn planes(&self, format: &Format) -> Option<Planes<'_>> {
+        let f = self.get();
+        let expected = match format.bits {
+            8 => ffi::AVPixelFormat::AV_PIX_FMT_YUV420P,
+            _ => ffi::AVPixelFormat::AV_PIX_FMT_YUV420P10LE,
+        };
+        let size = (u32::try_from(f.width).ok()?, u32::try_from(f.height).ok()?);
+        if f.format != expected as i32 || size != (format.width, format.height) {
+            return None;
+        }
+        Some(Planes([self.plane(0, format)?, self.plane(1, format)?, self.plane(2, format)?]))
+    }
+
+    fn plane(&self, n: usize, format: &Format) -> Option<Plane<'_>> {
+        let f = self.get();
+        let (width, height) = format.plane(n);
+        let (data, bytes) = (f.data[n], usize::try_from(f.linesize[n]).ok()?);
+        let sample_bytes = if format.bits == 8 { 1 } else { size_of::<u16>() };
+        let stride = bytes / sample_bytes;
+        let is_aligned = bytes.is_multiple_of(sample_bytes) && data.cast::<u16>().is_aligned();
+        if data.is_null() || stride < width || height == 0 || (sample_bytes > 1 && !is_aligned) {
+            return None;
+        }
+        let samples = (height - 1) * stride + width;
+        // SAFETY: a frame of this format and size has `height` rows of `width` samples in each plane, `linesize` bytes apart,
+        // and keeps them while it is borrowed; words are aligned.
+        let samples = unsafe {
+            match sample_bytes {
+                1 => Samples::Bytes(std::slice::from_raw_parts(data, samples)),
+                _ => Samples::Words(std::slice::from_raw_parts(data.cast::<u16>(), samples)),
+            }
+        };
+        Some(Plane { samples, stride })
     }
 
     /// What the field detector saw in this frame and those before it.

@@ -25,6 +25,9 @@ fn a_broken_floor_is_found() {
     finds(rule, "src/store/x.rs", "use crate::broker::Broker;", "use crate::sandbox::protocol::Order;");
     finds(rule, "src/store/x.rs", "use crate::{job::Job, media::open};", "use crate::{job::Job, store::key::Key};");
     finds(rule, "src/sandbox/protocol.rs", "use super::jail;", "use crate::plan::Chunk;");
+    finds(rule, "src/quality/x.rs", "use crate::media::Host;", "use crate::plan::time::Rational;");
+    finds(rule, "src/store/x.rs", "use crate::quality::Vmaf;", "use crate::quality::score::pool;");
+    assert!(rule(&[Source::new("src/media/x.rs", "use crate::quality::Vmaf;")]).is_empty(), "the one edge that is shown pictures");
     finds(rule, "src/sandbox/spawn.rs", "use super::super::store::Key;", "use super::protocol::Order;");
     finds(rule, "src/package/x.rs", "fn f() { crate::worker::run() }", "fn f() { crate::media::open() }");
     assert_eq!(rule(&[Source::new("src/attic.rs", "")]).len(), 1, "a module without a floor");
