@@ -28,14 +28,14 @@ mod polish;
 use super::curve::Curve;
 use super::rules::{AllocationRules, CrfRange};
 use super::{BEST_VMAF, rounded};
-use lattice::{SHORTFALL_UNITS, Row};
+use lattice::{Row, SHORTFALL_UNITS};
 use serde::{Deserialize, Serialize};
 
 /// Newton's method ends after so many steps, or nearer than this to zero.
 const NEWTON_STEPS: usize = 24;
 const NEWTON_REST: f64 = 1e-12;
-/// Halvings of the multiplier's range (of its logarithm): past double precision.
-const MULTIPLIER_HALVINGS: usize = 60;
+/// Halvings of the multiplier's range (of its logarithm): a range of 1e6 to 1e-12 of itself.
+const MULTIPLIER_HALVINGS: usize = 44;
 /// The peak is looked for so many halvings below the one wanted first.
 const PEAK_FALLS: usize = 16;
 /// Halvings of the peak's range: to a thousandth of it.
@@ -182,12 +182,11 @@ impl<'a> Problem<'a> {
     /// The best choice with no chunk above `peak` bits a second and no multiplier above `steepest`.
     fn solve(&self, peak: f64, steepest: f64) -> Solution {
         let mut rows = self.rows.clone();
-        for ((row, share), floor) in rows.iter_mut().zip(self.shares).zip(&self.floors) {
-            let (_, most) = believed(share.probed_crf, self.rules);
-            let within = |level: &usize| share.curve.rate_bps(lattice::crf(*level, &self.rules.crf)) <= peak;
+        for (n, row) in rows.iter_mut().enumerate() {
+            let most = self.most_for_peak(n);
+            let within = |level: &usize| self.rate_bps(n, *level) <= peak;
             let least = (row.lowest..=most).find(within).unwrap_or(most);
-            let held = floor.filter(|_| self.rules.floor_over_peak).unwrap_or(most);
-            row.lowest = row.lowest.max(least.min(held));
+            row.lowest = row.lowest.max(least);
             row.highest = row.highest.max(row.lowest);
         }
         let steep_seams = lattice::widen_steps(&mut rows);
@@ -233,8 +232,20 @@ impl<'a> Problem<'a> {
         best
     }
 
+    /// No chunk exceeds the peak that could be held under it.
     fn keeps_peak(&self, choice: &[usize]) -> bool {
-        self.peak_bps(choice) <= self.most_peak(choice)
+        let most = self.most_peak(choice);
+        choice.iter().enumerate().all(|(n, level)| *level >= self.most_for_peak(n) || self.rate_bps(n, *level) <= most)
+    }
+
+    /// The level up to which a chunk goes to keep the peak.
+    fn most_for_peak(&self, n: usize) -> usize {
+        let (_, most) = believed(self.shares[n].probed_crf, self.rules);
+        self.floors[n].filter(|_| self.rules.floor_over_peak).unwrap_or(most)
+    }
+
+    fn rate_bps(&self, n: usize, level: usize) -> f64 {
+        self.shares[n].curve.rate_bps(self.crf(level))
     }
 
     fn mean_bps(&self, choice: &[usize]) -> f64 {
@@ -246,7 +257,7 @@ impl<'a> Problem<'a> {
     }
 
     fn peak_bps(&self, choice: &[usize]) -> f64 {
-        self.shares.iter().zip(choice).map(|(share, level)| share.curve.rate_bps(self.crf(*level))).fold(0.0, f64::max)
+        choice.iter().enumerate().map(|(n, level)| self.rate_bps(n, *level)).fold(0.0, f64::max)
     }
 
     fn crf(&self, level: usize) -> f64 {
@@ -258,8 +269,10 @@ impl<'a> Problem<'a> {
         let chunks: Vec<Allocated> = (0..choice.len()).map(|n| self.allocated(n, &solution)).collect();
         let below = |n: &usize| self.floors[*n].is_none_or(|floor| choice[*n] > floor);
         let shortfall = lattice::totals(&self.rows, choice).1;
-        let held: f64 = chunks.iter().zip(self.shares).map(|(c, s)| (c.vmaf * s.weight_us as f64 * SHORTFALL_UNITS).round()).sum();
-        let mean_vmaf = if self.weight_us == 0 { BEST_VMAF } else { held / (self.weight_us as f64 * SHORTFALL_UNITS) };
+        let quality = |(chunk, share): (&Allocated, &Share)| (chunk.vmaf * share.weight_us as f64 * SHORTFALL_UNITS).round();
+        let quality: u128 = chunks.iter().zip(self.shares).map(|both| quality(both) as u128).sum();
+        let all = self.weight_us as f64 * SHORTFALL_UNITS;
+        let mean_vmaf = if self.weight_us == 0 { BEST_VMAF } else { quality as f64 / all };
         Allocation {
             mean_rate_bps: self.mean_bps(choice),
             peak_rate_bps: self.peak_bps(choice),

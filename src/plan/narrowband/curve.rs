@@ -29,6 +29,9 @@ const LEAST_FRAMES: u64 = 6;
 pub(super) const BELIEVED_RATE_SLOPES: std::ops::RangeInclusive<f64> = 0.02..=0.40;
 /// Slopes of ln X likewise. Near zero more bits buy nothing that the score sees.
 pub(super) const BELIEVED_LOSS_SLOPES: std::ops::RangeInclusive<f64> = 0.004..=0.40;
+/// Scores and CRFs are rounded, so that one that went through a file and one that did not are the same.
+pub(super) const VMAF_DECIMALS: u32 = 4;
+pub(super) const CRF_DECIMALS: u32 = 3;
 /// CRFs that any encoder takes.
 const CRFS: std::ops::RangeInclusive<f64> = 0.0..=63.0;
 
@@ -168,17 +171,11 @@ pub fn fit_title(chunks: &[ChunkFacts], codec_prior: &Prior) -> Vec<FittedCurve>
 
 /// The curve of one chunk; `prior` where its own points do not say.
 pub fn fit(chunk: &ChunkFacts, prior: &Prior) -> FittedCurve {
-    let usable = |p: &&ProbePoint| CRFS.contains(&p.crf);
     let seconds = chunk.seconds();
-    let rates: Vec<(f64, f64)> = chunk
-        .probes
-        .iter()
-        .filter(usable)
-        .filter(|p| p.bits > 0)
-        .map(|p| (p.crf, libm::log(p.bits as f64 / seconds)))
-        .collect();
-    let losses: Vec<(f64, f64)> =
-        chunk.probes.iter().filter(usable).filter_map(|p| Some((p.crf, score_loss(p.vmaf_neg)?))).collect();
+    let usable = || chunk.probes.iter().filter(|p| CRFS.contains(&p.crf)).map(|p| (rounded(p.crf, CRF_DECIMALS), p));
+    let rates: Vec<(f64, f64)> =
+        usable().filter(|(_, p)| p.bits > 0).map(|(crf, p)| (crf, libm::log(p.bits as f64 / seconds))).collect();
+    let losses: Vec<(f64, f64)> = usable().filter_map(|(crf, p)| Some((crf, score_loss(p.vmaf_neg)?))).collect();
     let (informative, clean): (Vec<_>, Vec<_>) = losses.iter().copied().partition(|(_, loss)| *loss > LEAST_LOSS);
     let few = chunk.frames < LEAST_FRAMES;
 
@@ -192,8 +189,8 @@ pub fn fit(chunk: &ChunkFacts, prior: &Prior) -> FittedCurve {
         line(&logarithms, 1.0, few, &prior.loss)
     };
     let crfs = || rates.iter().chain(&losses).map(|(crf, _)| *crf);
-    let probed = (!rates.is_empty() || !losses.is_empty())
-        .then(|| (crfs().fold(f64::MAX, f64::min), crfs().fold(f64::MIN, f64::max)));
+    let probed =
+        (!rates.is_empty() || !losses.is_empty()).then(|| (crfs().fold(f64::MAX, f64::min), crfs().fold(f64::MIN, f64::max)));
     FittedCurve {
         curve: Curve {
             ln_rate: rate.at_zero,
@@ -209,9 +206,8 @@ pub fn fit(chunk: &ChunkFacts, prior: &Prior) -> FittedCurve {
 }
 
 /// Loss of a score, at least what can be seen; none when the score is no measurement.
-/// Rounded, so that a score that went through a file and one that did not are the same.
 fn score_loss(vmaf: f64) -> Option<f64> {
-    let vmaf = rounded(vmaf, 4);
+    let vmaf = rounded(vmaf, VMAF_DECIMALS);
     (vmaf.is_finite() && vmaf >= LOST_VMAF).then(|| loss_of(vmaf).max(LEAST_LOSS))
 }
 

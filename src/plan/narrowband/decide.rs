@@ -82,15 +82,8 @@ pub struct HullPoint {
 /// Never fails: what is not known is taken from the title's other chunks or from priors, and noted. A title without
 /// chunks has no rungs.
 pub fn decide(title: &TitleFacts, rules: &Rules) -> Decision {
-    let fits = fits(title);
-    let sizes = candidates(title.display_width, title.display_height);
-    let transfers = transfer::estimate_all(title, &fits, &sizes);
-    let curves: Vec<Vec<Curve>> = transfers.iter().map(|transfer| transfer.curves(title, &fits)).collect();
-    let believed: Vec<(f64, f64)> = fits.iter().map(|fit| believed_crf(fit.probed_crf, &rules.allocation)).collect();
-    let hull = Hull::new(&title.chunks, &curves, &believed);
-
-    let display_pixels = f64::from(sizes[0].width) * f64::from(sizes[0].height);
-    let placed = ladder::place(&hull, rules, display_pixels);
+    let Survey { sizes, fits, transfers, curves, hull } = survey(title, rules);
+    let placed = ladder::place(&hull, rules, ladder::pixels(&sizes[0]));
     let goals: Vec<Goal> = placed.iter().map(|point| goal(point, placed[0].vmaf, rules)).collect();
     let allocations: Vec<Allocation> = placed
         .iter()
@@ -130,7 +123,30 @@ pub fn decide(title: &TitleFacts, rules: &Rules) -> Decision {
     }
 }
 
-/// The curves of the chunks at the probe's size: what calibration is chosen by.
+/// What is known of a title before rungs are placed.
+pub(super) struct Survey {
+    /// Largest first; the display's own is always there.
+    pub sizes: Vec<Candidate>,
+    /// At the probe's size, chunk by chunk.
+    pub fits: Vec<FittedCurve>,
+    /// For each size.
+    pub transfers: Vec<Transfer>,
+    /// For each size, chunk by chunk.
+    pub curves: Vec<Vec<Curve>>,
+    pub hull: Hull,
+}
+
+pub(super) fn survey(title: &TitleFacts, rules: &Rules) -> Survey {
+    let fits = fits(title);
+    let sizes = candidates(title.display_width, title.display_height);
+    let transfers = transfer::estimate_all(title, &fits, &sizes);
+    let curves: Vec<Vec<Curve>> = transfers.iter().map(|transfer| transfer.curves(title, &fits)).collect();
+    let believed: Vec<(f64, f64)> = fits.iter().map(|fit| believed_crf(fit.probed_crf, &rules.allocation)).collect();
+    let hull = Hull::new(&title.chunks, &curves, &believed);
+    Survey { sizes, fits, transfers, curves, hull }
+}
+
+/// The curves of the chunks at the probe's size.
 pub fn fits(title: &TitleFacts) -> Vec<FittedCurve> {
     let pixels = f64::from(title.probe_width) * f64::from(title.probe_height);
     let frames: u64 = title.chunks.iter().map(|chunk| chunk.frames).sum();
@@ -188,9 +204,7 @@ fn kbps(bps: f64) -> f64 {
 
 fn notes_of_title(title: &TitleFacts, rules: &Rules, fits: &[FittedCurve], placed: &[OperatingPoint]) -> Vec<String> {
     let mut notes = Vec::new();
-    let counted = |found: usize, what: &str| {
-        (found > 0).then(|| format!("{found} of {} chunks {what}", title.chunks.len()))
-    };
+    let counted = |found: usize, what: &str| (found > 0).then(|| format!("{found} of {} chunks {what}", title.chunks.len()));
     let unknown = |basis: Basis| matches!(basis, Basis::Title | Basis::Codec);
     let guessed = fits.iter().filter(|fit| unknown(fit.rate.basis) || unknown(fit.loss.basis)).count();
     let bent = fits.iter().filter(|fit| !fit.is_measured()).count() - guessed;

@@ -30,6 +30,18 @@ pub struct ChunkFacts {
     pub starts_on_cut: bool,
     /// Fast encodes at the probe size, in any order; none where probing failed.
     pub probes: Vec<ProbePoint>,
+    /// What scaling alone does to the chunk, for any of the smaller sizes; none where that was not measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scaled: Vec<ScaledPoint>,
+}
+
+/// A chunk scaled to a size and back to the display's, and not encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScaledPoint {
+    pub width: u32,
+    pub height: u32,
+    /// Mean over the scored frames, 0 to 100.
+    pub vmaf_neg: f64,
 }
 
 impl ChunkFacts {

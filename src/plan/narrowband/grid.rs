@@ -128,9 +128,9 @@ pub fn snap(stream: &VideoStream, rules: &ChunkRules, chunks: &[Chunk], cuts: &[
             }
         };
         let last_chunk = n + 1 == chunks.len();
-        result.misfits.extend(misfits(&starts, frames, &limits, grid.mode, last_chunk).into_iter().map(|(place, length, why)| {
-            Misfit { segment: first_segment + place, seconds: rounded(title.seconds_of(length), 3), why }
-        }));
+        result.misfits.extend(misfits(&starts, frames, &limits, grid.mode, last_chunk).into_iter().map(
+            |(place, length, why)| Misfit { segment: first_segment + place, seconds: rounded(title.seconds_of(length), 3), why },
+        ));
         let on_cuts = starts.iter().filter(|start| cuts.iter().any(|cut| cut.frame == **start)).count();
         let begins = n == 0 || cuts.iter().any(|cut| cut.frame == 0);
         result.starts_on_cut.push(begins);
@@ -230,7 +230,7 @@ fn stretch(frames: i64, limits: &Limits) -> (Cost, i64) {
     let near = frames / limits.nominal;
     // By the limits' excess the best number is next to one of the outer two, by deviation next to `near`.
     let numbers = [near, near + 1, fewest, fewest + 1, most, most + 1];
-    let held = numbers.into_iter().chain([near.clamp(fewest.min(most), most)]).map(|n| n.clamp(1, frames.max(1)));
+    let held = numbers.into_iter().map(|n| n.clamp(1, frames.max(1)));
     held.map(|segments| (even_cost(frames, segments, limits), segments)).min().expect("there are numbers to choose from")
 }
 

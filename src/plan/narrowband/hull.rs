@@ -36,7 +36,8 @@ pub fn candidates(display_width: u32, display_height: u32) -> Vec<Candidate> {
     let (width, height) = (display_width.max(2) / 2 * 2, display_height.max(2) / 2 * 2);
     let (short, long) = (width.min(height), width.max(height));
     let own = Candidate { name: format!("{short}p"), width, height };
-    let smaller = SHORT_SIDES.into_iter().filter(|side| u64::from(*side) * u64::from(NEAR_DISPLAY_PERCENT) <= u64::from(short) * 100);
+    let smaller =
+        SHORT_SIDES.into_iter().filter(|side| u64::from(*side) * u64::from(NEAR_DISPLAY_PERCENT) <= u64::from(short) * 100);
     let scaled = smaller.map(|side| {
         let other = even(u64::from(long) * u64::from(side), u64::from(short));
         let (width, height) = if width >= height { (other, side) } else { (side, other) };

@@ -1,6 +1,6 @@
 //! Where the rungs stand: qualities and rates along the hull, and which of them are worth having.
 
-use super::hull::{Hull, OperatingPoint};
+use super::hull::{Candidate, Hull, OperatingPoint};
 use super::rules::Rules;
 
 /// A display whose highest rate is that of the rules, pixels.
@@ -32,6 +32,11 @@ pub fn place(hull: &Hull, rules: &Rules, display_pixels: f64) -> Vec<OperatingPo
         rungs.extend(hull.at_rate(rate, above.candidate).filter(|rung| rung.rate_bps < above.rate_bps));
     }
     rungs
+}
+
+/// Pixels of a picture size.
+pub fn pixels(size: &Candidate) -> f64 {
+    f64::from(size.width) * f64::from(size.height)
 }
 
 /// The goal, or where the source ends before: no gain in more bits, or too high a rate.

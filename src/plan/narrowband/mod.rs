@@ -1,8 +1,8 @@
 //! Narrowband: what every chunk of a title costs and looks like, and from that the ladder and each chunk's quality.
 //!
 //! The way of a decision: probe points of each chunk ([`ChunkFacts`]) become curves of rate and loss ([`curve`]); a few
-//! chunks are chosen for calibration at the final preset ([`stratify`]), which bends the curves for every picture size
-//! ([`transfer`]); sizes compete for each quality ([`hull`]), rungs are placed on what wins ([`ladder`]), and within a
+//! chunks are chosen for calibration at the final preset ([`stratify`], [`calibrate`]), which bends the curves for every
+//! picture size ([`transfer`]); sizes compete for each quality ([`hull`]), rungs are placed on what wins ([`ladder`]), and within a
 //! rung the chunks share its quality at one common slope ([`allocate`]). [`decide`] puts them together. [`grid`] places
 //! the segments on scene cuts.
 //!
@@ -17,6 +17,7 @@
 //! J. De Cock and A. Aaron, "Constant-slope rate allocation for distributed real-world encoding" (PCS 2018).
 
 pub mod allocate;
+pub mod calibrate;
 pub mod curve;
 pub mod decide;
 pub mod facts;
@@ -29,8 +30,11 @@ pub mod rules;
 pub mod stratify;
 pub mod transfer;
 
+#[cfg(test)]
+mod measured;
+
 pub use decide::{Decision, decide};
-pub use facts::{CalibrationPoint, ChunkFacts, ProbePoint, TitleFacts};
+pub use facts::{CalibrationPoint, ChunkFacts, ProbePoint, ScaledPoint, TitleFacts};
 pub use rules::Rules;
 
 /// The quality of an untouched picture, VMAF.
@@ -47,7 +51,7 @@ pub fn quality_of(loss: f64) -> f64 {
 }
 
 /// `value` to so many decimals, for what people read and files keep.
-fn rounded(value: f64, decimals: i32) -> f64 {
-    let scale = 10_f64.powi(decimals);
+fn rounded(value: f64, decimals: u32) -> f64 {
+    let scale = (0..decimals).fold(1.0, |scale, _| scale * 10.0);
     (value * scale).round() / scale
 }

@@ -42,7 +42,8 @@ impl Row {
     /// Bits saved for each unit of shortfall taken on from one level to the next, over the allowed ones.
     fn slopes(&self) -> impl Iterator<Item = f64> {
         (self.lowest..self.highest).filter_map(|k| {
-            let (bits, shortfall) = (self.bits[k].saturating_sub(self.bits[k + 1]), self.shortfall[k + 1].saturating_sub(self.shortfall[k]));
+            let (bits, shortfall) =
+                (self.bits[k].saturating_sub(self.bits[k + 1]), self.shortfall[k + 1].saturating_sub(self.shortfall[k]));
             (bits > 0 && shortfall > 0).then(|| bits as f64 / shortfall as f64)
         })
     }
@@ -60,7 +61,9 @@ pub fn crf(level: usize, range: &CrfRange) -> f64 {
 
 /// Bits and shortfall of a choice over the title.
 pub fn totals(rows: &[Row], choice: &[usize]) -> (u64, u64) {
-    rows.iter().zip(choice).fold((0, 0), |(bits, shortfall), (row, level)| (bits + row.bits[*level], shortfall + row.shortfall[*level]))
+    rows.iter().zip(choice).fold((0, 0), |(bits, shortfall), (row, level)| {
+        (bits.saturating_add(row.bits[*level]), shortfall.saturating_add(row.shortfall[*level]))
+    })
 }
 
 /// Multipliers below which every chunk takes its fewest bits, and above which its most. Positive.

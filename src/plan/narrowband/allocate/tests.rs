@@ -224,8 +224,7 @@ fn brute_force(shares: &[Share], goal: &Goal, rules: &AllocationRules) -> Option
     let mut best: Option<f64> = None;
     for code in 0..levels.pow(shares.len() as u32) {
         let crfs: Vec<f64> = (0..shares.len()).map(|n| 24.0 + ((code / levels.pow(n as u32)) % levels) as f64).collect();
-        let steps = (1..crfs.len())
-            .all(|n| shares[n].starts_on_cut || (crfs[n] - crfs[n - 1]).abs() <= rules.largest_step_crf);
+        let steps = (1..crfs.len()).all(|n| shares[n].starts_on_cut || (crfs[n] - crfs[n - 1]).abs() <= rules.largest_step_crf);
         let floor = shares.iter().zip(&crfs).all(|(share, crf)| share.curve.quality(*crf) >= goal.floor_vmaf);
         let (rate, quality) = evaluate(shares, &crfs);
         if steps && floor && quality >= goal.mean_vmaf && best.is_none_or(|least| rate < least) {

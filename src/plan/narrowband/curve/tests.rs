@@ -1,4 +1,5 @@
 use super::*;
+use crate::plan::narrowband::measured::{SHOTS, Shot};
 use crate::plan::preset::VideoCodec;
 use proptest::prelude::*;
 
@@ -11,7 +12,7 @@ fn point(crf: f64, bits: u64, vmaf_neg: f64) -> ProbePoint {
 }
 
 fn chunk(frames: u64, probes: &[ProbePoint]) -> ChunkFacts {
-    ChunkFacts { frames, duration_s: frames as f64 / 25.0, starts_on_cut: true, probes: probes.to_vec() }
+    ChunkFacts { frames, duration_s: frames as f64 / 25.0, starts_on_cut: true, probes: probes.to_vec(), scaled: Vec::new() }
 }
 
 /// What an encoder that keeps to the model gives at a CRF, for 6 s.
@@ -38,6 +39,25 @@ fn two_points_are_met_exactly_and_lie_on_lines_of_the_logarithm() {
     assert!((fit.curve.rate_bps(29.0) - 500_000.0).abs() < 1.0);
     assert!((fit.curve.loss(29.0) - (loss_of(95.0) * loss_of(84.0)).sqrt()).abs() < 1e-6);
     assert_eq!(fit.probed_crf, Some((24.0, 34.0)));
+}
+
+/// How far a shot's curve from two of its points is from another: VMAF points, and parts of the rate.
+fn missed_by(shot: &Shot, probes: &[usize], other: usize) -> (f64, f64) {
+    let curve = fit(&shot.chunk(probes), &prior()).curve;
+    let (crf, bits, vmaf) = shot.probed[other];
+    ((curve.quality(crf) - vmaf).abs(), (curve.rate_bps(crf) * shot.duration_s / bits as f64 - 1.0).abs())
+}
+
+#[test]
+fn two_points_of_real_shots_foretell_the_one_between_and_roughly_the_one_beyond() {
+    for shot in &SHOTS {
+        let (vmaf, rate) = missed_by(shot, &[0, 2], 1);
+        assert!(vmaf < 1.0 && rate < 0.07, "{} between: {vmaf:.2} VMAF, {rate:.3}", shot.name);
+        let (vmaf, rate) = missed_by(shot, &[0, 2], 3);
+        assert!(vmaf < 5.5 && rate < 0.26, "{} beyond: {vmaf:.2} VMAF, {rate:.3}", shot.name);
+        let (vmaf, rate) = missed_by(shot, &[1, 3], 2);
+        assert!(vmaf < 1.7 && rate < 0.08, "{} between: {vmaf:.2} VMAF, {rate:.3}", shot.name);
+    }
 }
 
 #[test]
@@ -75,26 +95,29 @@ fn each_way_a_fit_can_be_bad_has_its_fallback() {
         ("no probe", chunk(150, &[]), [(Codec, Some(NoPoints)); 2]),
         ("one probe", chunk(150, &[point(24.0, 6_000_000, 95.0)]), [slope(OnePoint); 2]),
         ("one CRF twice", chunk(150, &[point(24.0, 6_000_000, 95.0), point(24.0, 6_100_000, 95.1)]), [slope(OnePoint); 2]),
-        ("black", chunk(150, &[point(24.0, 9_000, 100.0), point(34.0, 8_000, 100.0)]), [
-            slope(AbsurdSlope),
-            slope(NoLossSeen),
-        ]),
+        ("black", chunk(150, &[point(24.0, 9_000, 100.0), point(34.0, 8_000, 100.0)]), [slope(AbsurdSlope), slope(NoLossSeen)]),
         ("no bits", chunk(150, &[point(24.0, 0, 95.0), point(34.0, 0, 84.0)]), [(Codec, Some(NoPoints)), sound]),
         ("rate rises", chunk(150, &[point(24.0, 1_000_000, 95.0), point(34.0, 1_500_000, 84.0)]), [slope(WrongSign), sound]),
         ("loss falls", chunk(150, &[point(24.0, 6_000_000, 90.0), point(34.0, 1_500_000, 91.0)]), [sound, slope(WrongSign)]),
         ("loss flat", chunk(150, &[point(24.0, 6_000_000, 97.4), point(34.0, 1_500_000, 97.39)]), [sound, slope(AbsurdSlope)]),
         ("cliff", chunk(150, &[point(24.0, 6_000_000_000, 95.0), point(34.0, 1_000, 84.0)]), [slope(AbsurdSlope), sound]),
         ("two frames", chunk(2, &[point(24.0, 200_000, 95.0), point(34.0, 90_000, 84.0)]), [slope(FewFrames); 2]),
-        ("scores are no numbers", chunk(150, &[point(24.0, 6_000_000, f64::NAN), point(34.0, 1_500_000, f64::INFINITY)]), [
-            sound,
-            (Codec, Some(NoPoints)),
-        ]),
-        ("the scorer saw nothing", chunk(150, &[point(24.0, 6_000_000, 0.0), point(34.0, 1_500_000, 0.0)]), [
-            sound,
-            (Codec, Some(NoPoints)),
-        ]),
+        (
+            "scores are no numbers",
+            chunk(150, &[point(24.0, 6_000_000, f64::NAN), point(34.0, 1_500_000, f64::INFINITY)]),
+            [sound, (Codec, Some(NoPoints))],
+        ),
+        (
+            "the scorer saw nothing",
+            chunk(150, &[point(24.0, 6_000_000, 0.0), point(34.0, 1_500_000, 0.0)]),
+            [sound, (Codec, Some(NoPoints))],
+        ),
         ("CRF is no number", chunk(150, &[point(f64::NAN, 6_000_000, 95.0), point(-3.0, 1, 84.0)]), [(Codec, Some(NoPoints)); 2]),
-        ("one score is clean", chunk(150, &[point(24.0, 6_000_000, 100.0), point(34.0, 1_500_000, 97.0)]), [sound, slope(OnePoint)]),
+        (
+            "one score is clean",
+            chunk(150, &[point(24.0, 6_000_000, 100.0), point(34.0, 1_500_000, 97.0)]),
+            [sound, slope(OnePoint)],
+        ),
     ];
     for (name, chunk, expected) in cases {
         let fit = fit(&chunk, &prior());
@@ -152,7 +175,7 @@ proptest! {
         raw in prop::collection::vec((any::<f64>(), any::<u64>(), any::<f64>(), 0.0..63.0_f64, 0.0..101.0_f64, any::<bool>()), 0..5),
     ) {
         let probes = raw.iter().map(|r| if r.5 { point(r.0, r.1, r.2) } else { point(r.3, r.1, r.4) }).collect();
-        let facts = ChunkFacts { frames, duration_s, starts_on_cut: false, probes };
+        let facts = ChunkFacts { frames, duration_s, starts_on_cut: false, probes, scaled: Vec::new() };
         let fit = fit(&facts, &prior());
         prop_assert!(BELIEVED_RATE_SLOPES.contains(&fit.curve.rate_slope) && BELIEVED_LOSS_SLOPES.contains(&fit.curve.loss_slope));
         prop_assert!(fit.curve.ln_rate.is_finite() && fit.curve.ln_loss.is_finite());

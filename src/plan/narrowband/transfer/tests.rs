@@ -1,8 +1,10 @@
 use super::*;
-use crate::plan::narrowband::curve::{Basis, Line};
+use crate::plan::narrowband::curve::{Basis, Line, fit_title};
 use crate::plan::narrowband::facts::{ChunkFacts, ProbePoint};
-use crate::plan::preset::VideoCodec;
+use crate::plan::narrowband::measured::{self, SHOTS};
+use crate::plan::narrowband::prior::Prior;
 use crate::plan::narrowband::quality_of;
+use crate::plan::preset::VideoCodec;
 use proptest::prelude::*;
 
 const MEASURED: Line = Line { basis: Basis::Measured, doubt: None, worst_residual: 0.0 };
@@ -19,7 +21,7 @@ fn fit(bps: f64, loss: f64) -> FittedCurve {
 }
 
 fn title(calibration: Vec<CalibrationPoint>) -> TitleFacts {
-    let chunk = ChunkFacts { frames: 150, duration_s: 6.0, starts_on_cut: true, probes: Vec::new() };
+    let chunk = ChunkFacts { frames: 150, duration_s: 6.0, starts_on_cut: true, probes: Vec::new(), scaled: Vec::new() };
     TitleFacts {
         codec: VideoCodec::H265,
         display_width: 1920,
@@ -45,11 +47,12 @@ fn calibrated(chunk: usize, crf: f64, rate: f64, loss: f64, weight: f64) -> Cali
 fn without_calibration_size_alone_says_what_to_expect() {
     let at = |width, height| Transfer::estimate(&title(Vec::new()), &fits(), width, height);
     let own = at(1920, 1080);
-    assert_eq!((own.points, own.loss_floor, own.loss_factor), (0, 0.0, FACTOR_AT_DISPLAY));
+    let floors = |width, height| at(width, height).curves(&title(Vec::new()), &fits())[0].loss_floor;
+    assert_eq!((own.points, floors(1920, 1080), own.loss_factor), (0, 0.0, FACTOR_AT_DISPLAY));
     assert!((libm::exp(own.rate_shift) - 2.828).abs() < 0.001, "four times the pixels, 2.8 times the rate");
     let half = at(960, 540);
-    assert!(half.rate_shift.abs() < 1e-12 && half.loss_floor > 5.0 && half.loss_factor > 1.3);
-    assert!(at(416, 234).loss_floor > half.loss_floor && at(416, 234).rate_shift < 0.0);
+    assert!(half.rate_shift.abs() < 1e-12 && floors(960, 540) > 5.0 && half.loss_factor > 1.3);
+    assert!(floors(416, 234) > floors(960, 540) && at(416, 234).rate_shift < 0.0);
 }
 
 #[test]
@@ -62,7 +65,10 @@ fn what_all_calibrations_agree_on_is_believed_and_carried_to_every_chunk() {
     let transfer = Transfer::estimate(&title, &fits, 1280, 720);
     assert_eq!(transfer.points, 6);
     assert!((libm::exp(transfer.rate_shift) - 1.5).abs() < 0.01 && transfer.rate_tilt.abs() < 1e-3, "{transfer:?}");
-    assert!((transfer.loss_floor - 2.0).abs() < 0.4 && (transfer.loss_factor - 1.3).abs() < 0.05, "{transfer:?}");
+    assert!(
+        (transfer.curves(&title, &fits)[0].loss_floor - 2.0).abs() < 0.4 && (transfer.loss_factor - 1.3).abs() < 0.05,
+        "{transfer:?}"
+    );
     for (n, curve) in transfer.curves(&title, &fits).iter().enumerate() {
         assert!((curve.rate_bps(28.0) / fits[n].curve.rate_bps(28.0) - 1.5).abs() < 0.02);
         assert!((curve.loss(28.0) - lossy(n, 28.0)).abs() < 0.3);
@@ -80,6 +86,51 @@ fn a_tilt_over_crf_is_found() {
     assert!((transfer.curves(&title, &fits())[1].rate_slope - 0.13).abs() < 0.002);
 }
 
+/// The three real shots of full HD as one title, two of them calibrated at CRF 27 in one size.
+fn real_title(width: u32, height: u32) -> (TitleFacts, Vec<FittedCurve>) {
+    let shots = || SHOTS.iter().filter(|shot| !shot.full.is_empty());
+    let calibrated = shots().enumerate().filter(|(_, shot)| shot.name != "drone").map(|(chunk, shot)| {
+        let encoded = if height == 1080 { shot.full[1] } else { shot.half[1] };
+        CalibrationPoint { chunk, width, height, weight: 0.5, point: measured::point(encoded) }
+    });
+    let chunks: Vec<ChunkFacts> = shots().map(|shot| shot.chunk(&[0, 2])).collect();
+    let title = TitleFacts { chunks, calibration: calibrated.collect(), ..title(Vec::new()) };
+    let fits = fit_title(&title.chunks, &Prior::of_codec(VideoCodec::H265, 960.0 * 540.0 * 28.0));
+    (title, fits)
+}
+
+#[test]
+fn real_shots_are_foretold_at_the_final_preset_and_size() {
+    for (width, height, own_vmaf, other_vmaf) in [(1920, 1080, 1.5, 2.0), (960, 540, 3.5, 9.0)] {
+        let (title, fits) = real_title(width, height);
+        let curves = Transfer::estimate(&title, &fits, width, height).curves(&title, &fits);
+        for (shot, curve) in SHOTS.iter().zip(&curves) {
+            let (most_vmaf, most_rate) = if shot.name == "drone" { (other_vmaf, 0.20) } else { (own_vmaf, 0.07) };
+            let encoded = if height == 1080 { shot.full } else { shot.half };
+            for (crf, bits, vmaf) in encoded.iter().filter(|encoded| encoded.0 <= 32.0) {
+                let (quality, rate) = (curve.quality(*crf), curve.rate_bps(*crf) * shot.duration_s / *bits as f64);
+                assert!((quality - vmaf).abs() < most_vmaf, "{} {height}p at {crf}: {quality:.1}, not {vmaf}", shot.name);
+                assert!((rate - 1.0).abs() < most_rate, "{} {height}p at {crf}: {rate:.2} of the rate", shot.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_scaling_does_to_a_chunk_is_taken_from_its_own_measurement_and_for_others_from_the_median() {
+    let mut title = title(Vec::new());
+    let scaled = |height: u32, vmaf_neg| ScaledPoint { width: height * 16 / 9, height, vmaf_neg };
+    title.chunks[0].scaled = vec![scaled(540, 90.0), scaled(360, 70.0), scaled(720, f64::NAN)];
+    title.chunks[1].scaled = vec![scaled(540, 80.0)];
+    let losses = scaling_losses(&title, 960, 540);
+    assert_eq!(losses, [loss_of(90.0), loss_of(80.0), loss_of(80.0)]);
+    let smaller = scaling_losses(&title, 640, 360);
+    assert_eq!(smaller[0], loss_of(70.0));
+    // Two thirds lack for a half: 1.78 times the square.
+    assert!((smaller[1] / loss_of(80.0) - 16.0 / 9.0).abs() < 1e-9);
+    assert_eq!(scaling_losses(&title, 1920, 1080), [0.0; 3]);
+}
+
 #[test]
 fn a_size_without_calibrations_differs_as_the_nearest_one_with() {
     let title = title(vec![calibrated(1, 27.0, 3.0, 20.0, 1.0)]);
@@ -88,7 +139,8 @@ fn a_size_without_calibrations_differs_as_the_nearest_one_with() {
     assert_eq!(all.iter().map(|transfer| transfer.points).collect::<Vec<_>>(), [0, 1, 0, 0, 0, 0]);
     let moved = all[1].rate_shift - plain[1].rate_shift;
     assert!(moved > 0.3 && all.iter().zip(&plain).all(|(a, b)| (a.rate_shift - b.rate_shift - moved).abs() < 1e-12));
-    assert!(all[3].loss_floor > plain[3].loss_floor && all[0].loss_floor == 0.0);
+    // Floors grow with the square of what a size lacks: 540p lacks a half, 720p a third, 1080p nothing.
+    assert!((all[2].floor_offset / all[1].floor_offset - 2.25).abs() < 1e-9 && all[0].floor_offset == 0.0);
 }
 
 #[test]

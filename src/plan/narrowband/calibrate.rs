@@ -1,0 +1,73 @@
+//! What to encode for calibration: each chosen chunk in each picture size that the ladder is likely to have.
+
+use super::allocate::believed_crf;
+use super::curve::Curve;
+use super::decide::{Survey, survey};
+use super::facts::TitleFacts;
+use super::ladder;
+use super::loss_of;
+use super::rules::Rules;
+use super::stratify::stratify;
+use serde::{Deserialize, Serialize};
+
+/// Calibrations of one size are made by turns so far above and below the expected CRF: two places on the line give its
+/// tilt, one gives none.
+const SPREAD_CRF: f64 = 2.0;
+
+/// One encode at the final preset, to be scored at display size.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationTask {
+    /// Index into [`TitleFacts::chunks`].
+    pub chunk: usize,
+    pub width: u32,
+    pub height: u32,
+    /// A whole step of the encoder.
+    pub crf: f64,
+    /// How much of the title the chunk stands for.
+    pub weight: f64,
+}
+
+/// The calibrations worth making, by chunk and then largest size first: at most one for each chosen chunk and each size of
+/// the ladder that the probes alone would give.
+pub fn calibrations(title: &TitleFacts, rules: &Rules) -> Vec<CalibrationTask> {
+    let Survey { sizes, fits, curves, hull, .. } = survey(title, rules);
+    let placed = ladder::place(&hull, rules, ladder::pixels(&sizes[0]));
+    let strata = stratify(&title.chunks, &fits, &rules.calibration);
+    let mut tasks = Vec::new();
+    for (turn, stratum) in strata.iter().enumerate() {
+        let believed = believed_crf(fits[stratum.chunk].probed_crf, &rules.allocation);
+        for (candidate, size) in sizes.iter().enumerate() {
+            let rungs: Vec<f64> = placed.iter().filter(|rung| rung.candidate == candidate).map(|rung| rung.vmaf).collect();
+            let curve = &curves[candidate][stratum.chunk];
+            // Alone at its rung's quality, spread around it; with several rungs each of them is one in turn.
+            let spread = match (strata.len(), turn % 2) {
+                (1, _) => 0.0,
+                (_, 0) => -SPREAD_CRF,
+                _ => SPREAD_CRF,
+            };
+            let Some(vmaf) = rungs.get(turn % rungs.len().max(1)) else { continue };
+            let crf = expected_crf(curve, *vmaf, believed) + spread;
+            tasks.push(CalibrationTask {
+                chunk: stratum.chunk,
+                width: size.width,
+                height: size.height,
+                crf: whole_step(crf.clamp(believed.0, believed.1), rules),
+                weight: stratum.weight,
+            });
+        }
+    }
+    tasks
+}
+
+/// The CRF at which the chunk has this quality, within those that are believed.
+fn expected_crf(curve: &Curve, vmaf: f64, believed: (f64, f64)) -> f64 {
+    curve.crf_of_loss(loss_of(vmaf)).clamp(believed.0, believed.1)
+}
+
+fn whole_step(crf: f64, rules: &Rules) -> f64 {
+    let range = &rules.allocation.crf;
+    range.lowest + ((crf - range.lowest) / range.step).round() * range.step
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+use super::*;
+use crate::plan::narrowband::facts::{ChunkFacts, ProbePoint};
+use crate::plan::preset::VideoCodec;
+use std::collections::BTreeSet;
+
+fn title(chunks: usize) -> TitleFacts {
+    let chunk = |n: usize| {
+        let bits = 4_000_000 + n as u64 * 400_000;
+        ChunkFacts {
+            frames: 150,
+            duration_s: 6.0,
+            starts_on_cut: true,
+            probes: vec![
+                ProbePoint { crf: 24.0, bits, vmaf_neg: 93.0 },
+                ProbePoint { crf: 34.0, bits: bits / 4, vmaf_neg: 79.0 },
+            ],
+            scaled: Vec::new(),
+        }
+    };
+    TitleFacts {
+        codec: VideoCodec::H265,
+        display_width: 1920,
+        display_height: 1080,
+        probe_width: 960,
+        probe_height: 540,
+        chunks: (0..chunks).map(chunk).collect(),
+        calibration: Vec::new(),
+    }
+}
+
+#[test]
+fn each_chosen_chunk_is_encoded_once_in_each_size_the_ladder_may_have() {
+    let tasks = calibrations(&title(36), &Rules::default());
+    let chunks: BTreeSet<usize> = tasks.iter().map(|task| task.chunk).collect();
+    let sizes: BTreeSet<u32> = tasks.iter().map(|task| task.height).collect();
+    assert_eq!((chunks.len(), tasks.len()), (3, 3 * sizes.len()));
+    assert!(sizes.contains(&1080) && sizes.len() > 2, "{sizes:?}");
+    assert!(tasks.iter().all(|task| (16.0..=42.0).contains(&task.crf) && (task.crf * 4.0).fract() == 0.0));
+    for height in sizes {
+        let crfs: Vec<f64> = tasks.iter().filter(|task| task.height == height).map(|task| task.crf).collect();
+        let spread = crfs.iter().fold(f64::MIN, |a, b| a.max(*b)) - crfs.iter().fold(f64::MAX, |a, b| a.min(*b));
+        assert!(spread > 1.0, "{height}: {crfs:?} give no tilt");
+    }
+}
+
+#[test]
+fn a_short_title_calibrates_one_chunk_and_an_empty_one_none() {
+    let tasks = calibrations(&title(2), &Rules::default());
+    assert_eq!(tasks.iter().map(|task| task.chunk).collect::<BTreeSet<_>>().len(), 1);
+    assert_eq!(calibrations(&title(0), &Rules::default()), []);
+}
