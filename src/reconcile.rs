@@ -113,7 +113,7 @@ mod tests {
     use crate::job::OnDamage;
     use crate::plan::preset::{DamageRules, Packaging};
     use crate::plan::time::Rational;
-    use crate::plan::{AudioPlan, Chunk, Filters, VideoPlan, encoder};
+    use crate::plan::{AudioPlan, Chunk, Filters, NarrowbandPlan, ProbePlan, VideoPlan, encoder};
     use crate::probe::Clock;
     use proptest::prelude::*;
 
@@ -150,6 +150,7 @@ mod tests {
             filters: Filters::default(),
             rungs: Vec::new(),
             chunks: (0..chunks).map(chunk).collect(),
+            narrowband: None,
         };
         Plan {
             preset: "h265".into(),
@@ -160,6 +161,17 @@ mod tests {
             audio: vec![rendition; audio],
             notes: Vec::new(),
         }
+    }
+
+    /// The same where content decides: the draft, and the plan that is decided of it.
+    fn narrowband(audio: usize, chunks: u32) -> (Plan, Plan) {
+        let probe = ProbePlan { rungs: Vec::new(), crf: vec![24.0, 34.0], scored_every: 6 };
+        let with = |crf| {
+            let mut plan = plan(audio, chunks);
+            plan.video.as_mut().unwrap().narrowband = Some(NarrowbandPlan { probe: probe.clone(), crf });
+            plan
+        };
+        (with(Vec::new()), with(vec![vec![27.5]; chunks as usize]))
     }
 
     fn done(parts: &[PartId]) -> BTreeSet<PartId> {
@@ -184,6 +196,26 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_encoded_before_it_is_decided_and_nothing_decided_before_it_is_analysed() {
+        use PartId::{Analyse, Audio, Decide, Encode, Package, Probe};
+        let (draft, decided) = narrowband(1, 3);
+        let of = |plan: &Plan, parts: &[PartId], finished| reconcile(Some(plan), &done(parts), finished, 2);
+        assert_eq!(of(&draft, &[Probe], Some(Probe)), Step::Publish(vec![Analyse(0), Analyse(1)]));
+        assert_eq!(of(&draft, &[Probe, Analyse(0)], Some(Analyse(0))), Step::Publish(vec![Analyse(2)]));
+        assert_eq!(of(&draft, &[Probe, Analyse(0), Analyse(2)], Some(Analyse(2))), Step::Wait);
+        let analysed = [Probe, Analyse(0), Analyse(1), Analyse(2)];
+        assert_eq!(of(&draft, &analysed, Some(Analyse(1))), Step::Publish(vec![Decide]));
+        let marked = [&analysed[..], &[Decide]].concat();
+        assert_eq!(of(&draft, &marked, None), Step::Publish(vec![Decide]), "a marker without its plan");
+        assert_eq!(of(&decided, &analysed, None), Step::Publish(vec![Decide]), "a plan without its marker");
+        assert_eq!(of(&decided, &marked, Some(Decide)), Step::Publish(vec![Audio(0), Encode(0)]));
+        assert_eq!(of(&decided, &marked, Some(Analyse(2))), Step::Wait, "a late duplicate");
+        let all = [&marked[..], &[Audio(0), Encode(0), Encode(1), Encode(2)]].concat();
+        assert_eq!(of(&decided, &all, Some(Encode(2))), Step::Publish(vec![Package]));
+        assert_eq!(released_by(&draft, Audio(0), 2), None, "of a draft no chunk can be encoded");
+    }
+
+    #[test]
     fn no_more_than_the_window_is_out_at_once_while_parts_finish_in_order() {
         let plan = plan(2, 50);
         let mut markers = done(&[PartId::Probe]);
@@ -201,9 +233,14 @@ mod tests {
             audio in 0_usize..4,
             chunks in 1_u32..30,
             window in 0_u32..8,
+            content_decides in any::<bool>(),
             choices in prop::collection::vec((any::<usize>(), 0_u8..10), 400),
         ) {
-            let plan = plan(audio, chunks);
+            let (draft, decided) = if content_decides {
+                narrowband(audio, chunks)
+            } else {
+                (plan(audio, chunks), plan(audio, chunks))
+            };
             let mut markers = BTreeSet::new();
             let mut queue = vec![PartId::Probe];
             let mut published = BTreeSet::from([PartId::Probe]);
@@ -215,15 +252,21 @@ mod tests {
                 let after = if queue.is_empty() { None } else { Some(queue.swap_remove(pick % queue.len())) };
                 if let Some(part) = after {
                     if part == PartId::Package {
-                        prop_assert!(work(&plan).iter().all(|part| markers.contains(part)), "packaged too early");
+                        prop_assert!(work(&decided).iter().all(|part| markers.contains(part)), "packaged too early");
                     }
+                    if part == PartId::Decide {
+                        prop_assert!(analysis(&draft).iter().all(|part| markers.contains(part)), "decided too early");
+                    }
+                    let is_decided = !content_decides || markers.contains(&PartId::Decide);
+                    prop_assert!(is_decided || !work(&decided).contains(&part), "{} of a draft", part);
                     markers.insert(part);
                     // Delivered twice.
                     if fate == 0 {
                         queue.push(part);
                     }
                 }
-                let known = markers.contains(&PartId::Probe).then_some(&plan);
+                let known = if markers.contains(&PartId::Decide) { &decided } else { &draft };
+                let known = markers.contains(&PartId::Probe).then_some(known);
                 let step = reconcile(known, &markers, after, window);
                 prop_assert_eq!(&step, &reconcile(known, &markers, after, window));
                 match step {
@@ -237,7 +280,11 @@ mod tests {
                     Step::Wait => prop_assert!(after.is_some(), "a stalled job is told to wait"),
                 }
             }
-            let all: BTreeSet<PartId> = work(&plan).into_iter().chain([PartId::Probe, PartId::Package]).collect();
+            let mut all: BTreeSet<PartId> = work(&decided).into_iter().chain([PartId::Probe, PartId::Package]).collect();
+            if content_decides {
+                all.extend(analysis(&draft));
+                all.insert(PartId::Decide);
+            }
             prop_assert_eq!(&published, &all);
             prop_assert_eq!(&markers, &all);
         }

@@ -117,6 +117,7 @@ fn title_facts(
             duration_s: seconds(ticks, Rational::new(1, i64::from(video.timescale))),
             starts_on_cut: snapped.starts_on_cut[chunk],
             probes: report.map_or(Vec::new(), |report| report.probes.clone()),
+            scaled: Vec::new(),
         }
     };
     TitleFacts {

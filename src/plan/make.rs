@@ -349,4 +349,4 @@ fn assumed_length(probe: &Probe) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
