@@ -184,11 +184,7 @@ impl Tools {
 ///
 /// # Errors
 /// The work store cannot be asked.
-pub async fn with_decision(
-    work: &Store,
-    job: &JobId,
-    plan: Plan,
-) -> Result<(Plan, Option<(Decision, GridSummary)>), StoreError> {
+pub async fn with_decision(work: &Store, job: &JobId, plan: Plan) -> Result<(Plan, Option<(Decision, GridSummary)>), StoreError> {
     if !plan.is_draft() {
         return Ok((plan, None));
     }

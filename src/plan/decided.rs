@@ -58,7 +58,7 @@ pub fn decided(draft: &Plan, probe: &Probe, preset: &Preset, reports: &[AnalyseR
     let rungs = ladder::of_sizes(stream, &encoder::for_any_crf(rules), &sized);
     let all: Vec<&Rung> = rungs.iter().collect();
     check_sizes(&all, rules)?;
-    let of_chunk = |chunk: usize| decision.rungs.iter().map(|rung| rung.chunks[chunk].crf).collect();
+    let of_chunk = |chunk: usize| -> Vec<f64> { decision.rungs.iter().map(|rung| rung.chunks[chunk].crf).collect() };
     let crf = (0..video.chunks.len()).map(of_chunk).collect();
     let video = VideoPlan {
         reorder_delay: reorder_delay(stream, &all, video.frame_duration, video.ticks_per_tick),

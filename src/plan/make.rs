@@ -222,7 +222,8 @@ fn video(stream: &VideoStream, rules: &VideoRules, preset: &Preset, notes: &mut 
     let fields = if deinterlace == DeinterlaceMode::Field { 2 } else { 1 };
     let (timescale, ticks_per_tick) = timescale(stream.time_base, fields)?;
     let ladder = ladder::ladder(stream, rules);
-    let narrowband = preset.narrowband.as_ref().map(|wanted| NarrowbandPlan { probe: probes(stream, rules, wanted), crf: Vec::new() });
+    let narrowband =
+        preset.narrowband.as_ref().map(|wanted| NarrowbandPlan { probe: probes(stream, rules, wanted), crf: Vec::new() });
     let probes = narrowband.iter().flat_map(|narrowband| &narrowband.probe.rungs);
     let encoded: Vec<&Rung> = ladder.rungs.iter().chain(probes).collect();
     check_sizes(&encoded, rules)?;

@@ -16,8 +16,8 @@ use crate::plan::narrowband::ProbePoint;
 use crate::plan::narrowband::grid::SceneCut;
 use crate::probe::{Clock, Colour, DynamicRange, Interlace, Keyframe, Probe, Scan, VideoStream};
 use crate::sandbox::protocol::{
-    AnalyseReport, AnalyseSpent, AnalyseTask, Damage, EncodeReport, EncodeTask, EncodedRung, FrameProof, InitSegment, Limits, Refusal, RefusalReason, RemuxReport, Report,
-    Segment, Task,
+    AnalyseReport, AnalyseSpent, AnalyseTask, Damage, EncodeReport, EncodeTask, EncodedRung, FrameProof, InitSegment, Limits,
+    Refusal, RefusalReason, RemuxReport, Report, Segment, Task,
 };
 use crate::sandbox::{Finished, InputSource, Outcome};
 use crate::shutdown::{self, Stopper};

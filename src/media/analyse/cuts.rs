@@ -116,7 +116,8 @@ impl<T: Sample> Watch<T> {
             return None;
         }
         let part = |n: i64| i32::try_from(n).ok().filter(|n| *n > 0);
-        let rate = part(frame_rate.num).zip(part(frame_rate.den)).map_or(Rational32::new(25, 1), |(num, den)| Rational32::new(num, den));
+        let rate =
+            part(frame_rate.num).zip(part(frame_rate.den)).map_or(Rational32::new(25, 1), |(num, den)| Rational32::new(num, den));
         let detector = SceneChangeDetector::new(
             (builder.width, builder.height),
             usize::from(format.bits),

@@ -82,7 +82,11 @@ fn a_scene_is_found_within_a_chunk_and_where_the_next_chunk_begins() {
     assert!((LEAST..=1.0).contains(&report.cuts[0].strength));
     let between = Bench::new(TWO_SCENES, "narrowband-h264", 60);
     let report = between.analyse(&between.task(0));
-    assert_eq!((report.frames, at(&between, &report)), (60, vec![60]), "the frames after the chunk are looked at, and not counted");
+    assert_eq!(
+        (report.frames, at(&between, &report)),
+        (60, vec![60]),
+        "the frames after the chunk are looked at, and not counted"
+    );
     assert_eq!(at(&between, &between.analyse(&between.task(1))), Vec::<i64>::new());
 }
 

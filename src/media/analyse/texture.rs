@@ -154,7 +154,8 @@ mod tests {
 
     /// Chance without a state.
     fn hash(x: usize, y: usize, t: usize) -> u32 {
-        let mut h = (x as u32).wrapping_mul(0x9E37_79B1) ^ (y as u32).wrapping_mul(0x85EB_CA77) ^ (t as u32).wrapping_mul(0xC2B2_AE3D);
+        let mut h =
+            (x as u32).wrapping_mul(0x9E37_79B1) ^ (y as u32).wrapping_mul(0x85EB_CA77) ^ (t as u32).wrapping_mul(0xC2B2_AE3D);
         h ^= h >> 15;
         h = h.wrapping_mul(0x2C1B_3C6D);
         h ^ (h >> 13)

@@ -80,7 +80,6 @@ pub(super) fn note_planned(planned: &Planned, chunk: &mut ChunkReport) {
     for made in &mut chunk.rungs {
         let rung = decision.rungs.iter().find(|rung| rung.name == made.name);
         let wanted = rung.and_then(|rung| rung.chunks.get(chunk.chunk as usize));
-        made.planned =
-            wanted.map(|w| PlannedRung { crf: w.crf, kbps: w.predicted_kbps, vmaf: w.predicted_vmaf });
+        made.planned = wanted.map(|w| PlannedRung { crf: w.crf, kbps: w.predicted_kbps, vmaf: w.predicted_vmaf });
     }
 }

@@ -105,7 +105,10 @@ impl NarrowbandRules {
             return bad("narrowband.probe.scored_every", "1 to 100");
         }
         let grid = &self.grid;
-        if !(0.5 <= grid.shortest_s && grid.shortest_s <= grid.nominal_s && grid.nominal_s <= grid.longest_s && grid.longest_s <= 12.0)
+        if !(0.5 <= grid.shortest_s
+            && grid.shortest_s <= grid.nominal_s
+            && grid.nominal_s <= grid.longest_s
+            && grid.longest_s <= 12.0)
         {
             return bad("narrowband.grid", "0.5 <= shortest_s <= nominal_s <= longest_s <= 12");
         }
