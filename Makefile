@@ -4,8 +4,8 @@
 .SUFFIXES:
 
 CARGO = cargo
-# Debian 12: FFmpeg's libraries, and clang for the bindings. The tests look at the outputs with other programs, too.
-BUILD_PACKAGES = gcc libc6-dev clang libclang-dev pkg-config \
+# Debian 12: FFmpeg's libraries, clang for the bindings, and what builds the libvmaf that vmaf-head-sys brings. The tests look at the outputs with other programs, too.
+BUILD_PACKAGES = gcc g++ libc6-dev clang libclang-dev pkg-config meson ninja-build nasm xxd \
 	libavcodec-dev libavformat-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev
 TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3 python3-pip rabbitmq-server
 PLAYERS = tests/playback

@@ -12,6 +12,7 @@ mod folder;
 mod follow;
 mod list;
 mod local;
+mod measure;
 mod meter;
 mod presets;
 mod probe;
@@ -47,6 +48,7 @@ const EXAMPLES: &str = "Examples:
   narrows transcode talk.mp4 -o out/
   narrows transcode talk.mp4 -o out/ --preset h264 --set packaging.segment_s=4 --slots 2 --json
   narrows probe talk.mp4
+  narrows measure talk.mp4 out/720p/index.m3u8
   narrows presets show h265
   narrows doctor --config fleet.toml
   narrows submit job.json --config fleet.toml --wait
@@ -68,6 +70,8 @@ enum Command {
     Transcode(transcode::Args),
     /// Show what a source holds.
     Probe(probe::Args),
+    /// Compare a video with its original, frame by frame: VMAF and XPSNR.
+    Measure(measure::Args),
     /// List the presets, or show one.
     Presets(presets::Args),
     /// Work for a fleet: take parts off the broker's queues, and jobs.
@@ -113,6 +117,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         Command::Transcode(args) => transcode::run(args),
         Command::Probe(args) => probe::run(&args),
+        Command::Measure(args) => measure::run(&args),
         Command::Presets(args) => presets::run(&args),
         Command::Worker(args) => worker::run(&args),
         Command::Coordinator(args) => coordinator::run(&args),

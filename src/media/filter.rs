@@ -21,6 +21,11 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// The values of the samples go from 0 to the peak, not only from black to white.
+    pub fn is_full_range(&self) -> bool {
+        self.full_range
+    }
+
     pub fn of(frame: &Frame) -> Self {
         let f = frame.get();
         let sar = f.sample_aspect_ratio;
@@ -32,6 +37,16 @@ impl Shape {
             full_range: f.color_range == ffi::AVColorRange::AVCOL_RANGE_JPEG || is_jpeg_format(f.format),
         }
     }
+}
+
+/// What a frame is to become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub width: u32,
+    pub height: u32,
+    /// libavutil's name.
+    pub pixel_format: &'static str,
+    pub full_range: bool,
 }
 
 /// The `yuvj` formats mean full range by their name.
@@ -65,6 +80,20 @@ impl Graph {
     /// Unsupported: the filter takes no such frames.
     pub fn field_detector(shape: &Shape) -> Result<Self> {
         Self::build(shape, Rational::new(1, 1000), Rational::new(25, 1), 1, "[in]idet[out0]")
+    }
+
+    /// A graph that turns every frame by so many degrees clockwise and gives it as `target`, scaled by `scaler` (a name of
+    /// libswscale's) where it has another size.
+    ///
+    /// # Errors
+    /// Unsupported: the filters take no such frames.
+    pub fn converter(shape: &Shape, rotation: u16, target: &Target, scaler: &str) -> Result<Self> {
+        let turn = turning(rotation).map_or(String::new(), |filter| format!("{filter},"));
+        let range = if target.full_range { "pc" } else { "tv" };
+        let Target { width, height, pixel_format, .. } = target;
+        let scale = format!("scale=w={width}:h={height}:flags={scaler}:out_range={range}");
+        let description = format!("[in]{turn}{scale},format={pixel_format},setsar=1[out0]");
+        Self::build(shape, Rational::new(1, 1000), Rational::new(25, 1), 1, &description)
     }
 
     fn build(shape: &Shape, base: Rational, frame_rate: Rational, sinks: usize, description: &str) -> Result<Self> {
@@ -245,12 +274,7 @@ fn before_scaling(filters: &Filters, rungs: &[Rung]) -> Vec<String> {
         DeinterlaceMode::Frame => chain.push("bwdif=mode=send_frame:parity=auto:deint=all".to_string()),
         DeinterlaceMode::Field => chain.push("bwdif=mode=send_field:parity=auto:deint=all".to_string()),
     }
-    match filters.rotation {
-        90 => chain.push("transpose=clock".into()),
-        180 => chain.push("hflip,vflip".into()),
-        270 => chain.push("transpose=cclock".into()),
-        _ => {}
-    }
+    chain.extend(turning(filters.rotation).map(String::from));
     if filters.tone_map {
         // At the top rung's size: a pixel that no rung shows need not be mapped. ITU-R BT.2408: reference white 203 cd/m2.
         if let Some(top) = rungs.first() {
@@ -259,4 +283,14 @@ fn before_scaling(filters: &Filters, rungs: &[Rung]) -> Vec<String> {
         chain.push("zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,tonemap=tonemap=mobius:desat=2,zscale=t=bt709:m=bt709:r=tv,format=yuv420p".into());
     }
     chain
+}
+
+/// What turns a picture by so many degrees clockwise.
+fn turning(rotation: u16) -> Option<&'static str> {
+    match rotation {
+        90 => Some("transpose=clock"),
+        180 => Some("hflip,vflip"),
+        270 => Some("transpose=cclock"),
+        _ => None,
+    }
 }

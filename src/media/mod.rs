@@ -23,6 +23,7 @@ pub mod hdr;
 pub mod input;
 pub mod libraries;
 pub mod look;
+pub mod measure;
 pub mod parameters;
 pub mod probe;
 pub mod remux;

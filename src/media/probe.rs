@@ -99,6 +99,18 @@ fn why_ignored(stream: Stream<'_>) -> Option<(&'static str, String)> {
     }
 }
 
+/// The video that a source is taken for, where it holds several: the first that can be decoded.
+///
+/// # Errors
+/// Media: it holds none.
+pub fn first_video(demuxer: &Demuxer) -> Result<usize> {
+    let sorted = sort_streams(demuxer)?;
+    match sorted.video.first() {
+        Some(&index) => Ok(index),
+        None => refuse(RefusalReason::Media, "it holds no video that can be decoded"),
+    }
+}
+
 fn nothing_usable(ignored: &[IgnoredStream]) -> String {
     let list: Vec<String> = ignored.iter().map(|s| format!("stream {} ({}): {}", s.index, s.kind, s.why)).collect();
     if list.is_empty() {
@@ -212,7 +224,7 @@ fn sample_aspect(stream: Stream<'_>, coded: Rational) -> Rational {
 }
 
 /// Clockwise degrees, from the display matrix.
-fn rotation(stream: Stream<'_>) -> u16 {
+pub fn rotation(stream: Stream<'_>) -> u16 {
     let Some(matrix) = stream.side_data(ffi::AVPacketSideDataType::AV_PKT_DATA_DISPLAYMATRIX).filter(|m| m.len() >= 36) else {
         return 0;
     };

@@ -9,6 +9,8 @@ use crate::plan::narrowband::grid::SceneCut;
 use crate::plan::time::Rational;
 use crate::plan::{AudioPlan, Chunk, Filters, Rung};
 use crate::probe::{Keyframe, PacketTable, Probe};
+use crate::quality::picture::Format;
+use crate::quality::score::{FrameError, Model};
 use serde::{Deserialize, Serialize};
 
 /// Largest payload of one frame, bytes. A probe of ten hours is about 4 MB.
@@ -82,6 +84,8 @@ pub enum Task {
     Audio(Box<AudioTask>),
     /// Inputs: init segment and segments of each track, end to end; packets are copied into one faststart MP4.
     Remux(RemuxTask),
+    /// Input 0: the reference. Input 1: the distorted, or its init segment and segments end to end.
+    Measure(MeasureTask),
 }
 
 impl Task {
@@ -92,6 +96,7 @@ impl Task {
             Task::Analyse(_) => "analyse",
             Task::Audio(_) => "audio",
             Task::Remux(_) => "remux",
+            Task::Measure(_) => "measure",
         }
     }
 }
@@ -151,6 +156,24 @@ pub struct RemuxTask {
     pub file: String,
 }
 
+/// Compare two inputs, frame by frame in presentation order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeasureTask {
+    /// VMAF by these; XPSNR is always measured.
+    pub models: Vec<Model>,
+    /// Frames passed over at the beginning of both.
+    pub start: u64,
+    /// Frames compared from there; absent: all.
+    pub count: Option<u64>,
+    /// One frame in so many is scored.
+    pub every: u32,
+    /// 8 or 10; absent: 10 where the reference has more than 8.
+    pub bits: Option<u8>,
+    /// So many frames may one have more than the other.
+    pub allow_extra: u64,
+    pub threads: u32,
+}
+
 /// Every message a child may send.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "say")]
@@ -159,7 +182,7 @@ pub enum FromChild {
     Jailed {
         level: JailLevel,
     },
-    /// Frames (or packets, for a probe or remux) done so far, all rungs together. Resets the no-progress timer.
+    /// Frames (or packets, for a probe or remux; pairs of frames, for a measurement) done so far, all rungs together. Resets the no-progress timer.
     Progress {
         frames: u64,
     },
@@ -222,6 +245,7 @@ pub enum Report {
     Analyse(AnalyseReport),
     Audio(AudioReport),
     Remux(RemuxReport),
+    Measure(MeasureReport),
 }
 
 /// One chunk, known.
@@ -375,6 +399,25 @@ pub struct RemuxReport {
     pub file: String,
     pub bytes: u64,
     pub packets: u64,
+}
+
+/// Two inputs, compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeasureReport {
+    /// What both were compared as: the reference's size as it is shown.
+    pub format: Format,
+    /// By which XPSNR knew how to see motion.
+    pub frame_rate: Rational,
+    /// Pairs of frames compared.
+    pub frames: u64,
+    /// Frames that each had, of those asked for.
+    pub reference_frames: u64,
+    pub distorted_frames: u64,
+    /// Of each model asked for, the scores of the scored frames, in sequence.
+    pub vmaf: Vec<(Model, Vec<f64>)>,
+    pub xpsnr: Vec<FrameError>,
+    /// What a person should know.
+    pub notes: Vec<String>,
 }
 
 /// One frame of the wire.

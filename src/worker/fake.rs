@@ -159,6 +159,7 @@ fn part_of(task: &Task) -> PartId {
         Task::Analyse(task) => PartId::Analyse(task.encode.chunk.index),
         Task::Audio(_) => PartId::Audio(0),
         Task::Remux(_) => PartId::Package,
+        Task::Measure(_) => unreachable!("no part compares"),
     }
 }
 
@@ -168,6 +169,7 @@ fn report(task: &Task, scratch: &Path) -> Report {
         Task::Encode(task) => Report::Encode(encode(task, scratch)),
         Task::Analyse(task) => Report::Analyse(analyse(task)),
         Task::Audio(_) => unreachable!("the source has no audio"),
+        Task::Measure(_) => unreachable!("no part compares"),
         Task::Remux(task) => {
             std::fs::write(scratch.join(&task.file), b"progressive").unwrap();
             Report::Remux(RemuxReport { file: task.file.clone(), bytes: 11, packets: 1 })
