@@ -13,6 +13,9 @@ const SHORT_SIDES: std::ops::RangeInclusive<u32> = 64..=1080;
 const MOST_PASSED_OVER: u32 = 100;
 /// Two probes nearer than this say little of the slope between them, CRF.
 const LEAST_SPAN_CRF: f64 = 4.0;
+/// Segments outside these are no segments to a player, seconds.
+const SHORTEST_SEGMENT_S: f64 = 0.5;
+const LONGEST_SEGMENT_S: f64 = 12.0;
 
 /// How content decides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,11 +108,7 @@ impl NarrowbandRules {
             return bad("narrowband.probe.scored_every", "1 to 100");
         }
         let grid = &self.grid;
-        if !(0.5 <= grid.shortest_s
-            && grid.shortest_s <= grid.nominal_s
-            && grid.nominal_s <= grid.longest_s
-            && grid.longest_s <= 12.0)
-        {
+        if ![SHORTEST_SEGMENT_S, grid.shortest_s, grid.nominal_s, grid.longest_s, LONGEST_SEGMENT_S].is_sorted() {
             return bad("narrowband.grid", "0.5 <= shortest_s <= nominal_s <= longest_s <= 12");
         }
         let decision = &self.decision;
