@@ -33,6 +33,7 @@ fn source(frames: i64, keyframes: &[i64], base: Rational, rate: Rational) -> Vid
         constant_rate: true,
         interlace: Interlace::Progressive,
         missing: None,
+        table: None,
         packets: frames as u64,
         first_pts: first,
         last_pts: at(frames - 1),
