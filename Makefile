@@ -18,8 +18,12 @@ DEMO_SOURCE = tests/media/bunny-1080p25-12s.mp4
 DEMO_OUT = demo-out
 BENCH_ARGS =
 STORM_ARGS =
+# Releases of Debian whose RabbitMQ the broker's tests can meet: 13 has 4.0, the one after it 4.3 as this is written.
+RABBITMQ_SUITES = trixie forky
+BROKER_TESTS = --test broker --test servers
 
-.PHONY: help setup packages players runner garage azurite fake-gcs build demo test storm lint bench bench-scale bench-fleet exact-table clean
+.PHONY: help setup packages players runner garage azurite fake-gcs build demo test storm brokers lint bench bench-scale bench-fleet
+.PHONY: exact-table clean
 
 help:
 	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players, stores'
@@ -27,6 +31,7 @@ help:
 	@echo 'make demo         set up, build, transcode the kept clip into $(DEMO_OUT)/'
 	@echo 'make test         set up, then format, lints and every test'
 	@echo 'make storm        1,000 small jobs on a fleet whose processes, broker and store fail all the time (about an hour)'
+	@echo 'make brokers      the tests of the broker on the RabbitMQ of other releases of Debian: $(RABBITMQ_SUITES)'
 	@echo 'make lint         format and lints only'
 	@echo 'make bench        speed, bits and quality against one ffmpeg command (about half an hour on two cores)'
 	@echo 'make bench-scale  ten-hour sources: time, bytes read and memory of a probe'
@@ -104,6 +109,15 @@ test: setup
 # A run prints its seed; make storm STORM_ARGS="STORM_SEED=7 STORM_JOBS=200" chooses one, and a size.
 storm: setup
 	env STORM=full $(STORM_ARGS) $(CARGO) test --release --locked --test fleet storm:: -- --nocapture
+
+# Every test that starts a RabbitMQ node takes it from the root that the variable names; make brokers
+# BROKER_TESTS="--test fleet" runs a whole fleet on each.
+brokers: setup
+	@.ci/packages mmdebstrap
+	@for suite in $(RABBITMQ_SUITES); do \
+	  root=$$(pwd)/target/rabbitmq/$$suite; .ci/rabbitmq $$suite $$root || exit 1; \
+	  env NARROWS_TEST_RABBITMQ_ROOT=$$root $(CARGO) nextest run --locked $(BROKER_TESTS) || exit 1; \
+	done
 
 bench: build packages
 	python3 tests/tools/bench_speed.py --narrows $(NARROWS) $(BENCH_ARGS)

@@ -122,7 +122,7 @@ async fn rabbitmq_keeps_what_every_broker_promises() {
 async fn rabbitmq_may_refuse_or_stall_or_die_and_nothing_is_lost() {
     let node = tokio::task::spawn_blocking(|| {
         let node = RabbitNode::start();
-        add_vhosts(&node, 9);
+        add_vhosts(&node, 10);
         node
     });
     let node = Arc::new(tokio::sync::Mutex::new(node.await.unwrap()));
@@ -141,6 +141,7 @@ async fn rabbitmq_may_refuse_or_stall_or_die_and_nothing_is_lost() {
     step!(refusals::a_server_is_believed_by_its_certificate_and_believes_us_by_ours, "v3");
     step!(lives::connections_that_the_server_closes_come_back_with_all_that_was_on_them, "v4");
     step!(lives::a_server_without_memory_takes_nothing_gives_everything_and_says_so, "v5");
+    step!(lives::what_is_held_too_long_is_taken_back_and_nothing_stands_still, "v9");
     step!(lives::a_killed_server_comes_back_with_every_confirmed_message, "v6");
     step!(lives::a_server_that_stalls_is_left_and_found_again, "v7");
     step!(lives::connections_that_break_anywhere_lose_nothing_and_leave_nothing_open, "v8");

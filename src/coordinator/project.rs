@@ -200,7 +200,8 @@ mod tests {
         let broker = MemoryBroker::new(Bounds::default());
         let queue = Queue::events_of("long");
         let mut consumer = broker.consume(queue, settings.batch_events).await.unwrap();
-        let tell = async |fact: Fact| broker.publish(queue, serde_json::to_vec(&event(&id("long"), fact)).unwrap()).await.unwrap();
+        let tell =
+            async |fact: Fact| broker.publish(queue, serde_json::to_vec(&event(&id("long"), fact)).unwrap()).await.unwrap();
         let telling = async {
             let mut pace = tokio::time::interval(APART);
             for n in 0..PARTS {

@@ -292,7 +292,8 @@ mod tests {
     fn a_status_says_when_how_far_and_what_can_be_played() {
         let mut status = Status::default();
         let started = Fact::StageStarted { stage: Stage::Encode, parts: 3, frames: 400, media_s: 4.0 };
-        let playable = Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into(), url: None, media: None };
+        let playable =
+            Fact::RenditionCompleted { rendition: "720p".into(), playlist: "720p/index.m3u8".into(), url: None, media: None };
         for fact in [Fact::JobAccepted, Fact::JobStarted, started, part(0), playable.clone(), playable] {
             status.apply(&event(fact)).unwrap();
         }

@@ -286,7 +286,7 @@ impl StoreConfig {
         }
     }
 
-    fn fields(&self) -> [Field; 20] {
+    fn fields(&self) -> [Field; 21] {
         use StoreKind::{Azblob, Fs, Gcs, Http, S3};
         let field = |name, set, taken, needed| Field { name, set, taken, needed };
         [
@@ -494,7 +494,9 @@ mod tests {
         assert_eq!(store("type = \"fs\"\nroot = \"media\""), "stores.x.root");
         assert_eq!(store("type = \"fs\"\nroot = \"/srv/../etc\""), "stores.x.root");
         assert_eq!(store("type = \"fs\"\nroot = \"/srv\"\nbucket = \"b\""), "stores.x.bucket");
-        for url in ["cdn.example.com", "ftp://cdn/", "https://", "https://u:p@cdn/", "https://cdn/?a=b", "https://cdn/a#b", "s3://b"] {
+        for url in
+            ["cdn.example.com", "ftp://cdn/", "https://", "https://u:p@cdn/", "https://cdn/?a=b", "https://cdn/a#b", "s3://b"]
+        {
             assert_eq!(store(&format!("type = \"fs\"\nroot = \"/srv\"\npublic_url = \"{url}\"")), "stores.x.public_url", "{url}");
         }
         assert_eq!(store("type = \"http\"\npublic = true\npublic_url = \"https://cdn/\""), "stores.x.public_url");

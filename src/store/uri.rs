@@ -171,7 +171,9 @@ mod tests {
         assert_eq!(encoded("a b/c+d%20/ü?#.m4s"), "a%20b/c%2Bd%2520/%C3%BC%3F%23.m4s");
         let url = Url::parse(&format!("https://cdn.example.com/{}", encoded("a b/ü?#%"))).unwrap();
         assert_eq!((url.path(), url.query(), url.fragment()), ("/a%20b/%C3%BC%3F%23%25", None, None));
-        for (url, place) in [("https://cdn.example.com", "https://cdn.example.com/"), ("http://c:8080/m%20a//", "http://c:8080/m%20a/")] {
+        for (url, place) in
+            [("https://cdn.example.com", "https://cdn.example.com/"), ("http://c:8080/m%20a//", "http://c:8080/m%20a/")]
+        {
             assert_eq!(public_place(url).as_deref(), Some(place));
         }
     }

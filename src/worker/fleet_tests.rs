@@ -188,7 +188,10 @@ async fn a_quota_lets_jobs_start_then_wait_then_refuses_them() {
     assert_eq!(process.waiting(WORK).await, 1, "one job was started, the other waits");
     let work = process.tools.stores.work();
     let waiting = work.list(&Key::waiting_folder("acme")).await.unwrap();
-    assert_eq!(waiting.iter().filter_map(|path| Key::of_waiting(path)).map(|(_, job)| job.to_string()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(
+        waiting.iter().filter_map(|path| Key::of_waiting(path)).map(|(_, job)| job.to_string()).collect::<Vec<_>>(),
+        ["b"]
+    );
     assert!(!is_there(&process, Key::open("acme", &JobId::try_from("c".to_string()).unwrap())).await);
     // Sent again, the one that waits still does; the one that was started is asked for again, in case nobody heard.
     for (id, asked) in [("b", 1), ("a", 2)] {

@@ -196,6 +196,55 @@ pub async fn a_server_without_memory_takes_nothing_gives_everything_and_says_so(
     assert!((5..=taken).all(|n| rest.contains(&n)), "{rest:?}");
 }
 
+pub async fn what_is_held_too_long_is_taken_back_and_nothing_stands_still(node: &mut RabbitNode, vhost: &str) {
+    // Half an hour, looked at once a minute, where nobody says otherwise.
+    let set = "[application:set_env(rabbit, K, V) || {K, V} <- [{consumer_timeout, 2000}, {channel_tick_interval, 500}, \
+               {quorum_tick_interval, 500}]], ok.";
+    tokio::task::block_in_place(|| node.ctl(&["eval", set]));
+    let broker = connect(node, vhost).await;
+    let mut events = broker.consume(EVENTS, 4).await.unwrap();
+    let mut intake = broker.intake().await.unwrap();
+    for body in ["held", "1", "2"] {
+        broker.publish(EVENTS, body.into()).await.unwrap();
+    }
+    let held = soon(events.next()).await.unwrap();
+    // One that was there when it was asked for, and one that was waited for.
+    broker.publish(WORK, "there".into()).await.unwrap();
+    let mut parts = vec![soon(intake.take(&[WORK])).await.unwrap()];
+    let (waited, published) = tokio::join!(soon(intake.take(&[WORK])), broker.publish(WORK, "waited for".into()));
+    published.unwrap();
+    parts.push(waited.unwrap());
+    let mut again = BTreeSet::new();
+    while again.len() < parts.len() {
+        let delivery = soon(intake.take(&[WORK])).await.unwrap();
+        assert!(delivery.redelivered, "{:?}", delivery.body);
+        let body = delivery.body.clone();
+        // The channel of what was held longer goes with it, and with that this one comes again.
+        if delivery.ack().await.is_ok() {
+            again.insert(body);
+        }
+    }
+    // Whoever held it may be told that it is settled (RabbitMQ 4.3 does not refuse): it comes again all the same.
+    for late in parts.into_iter().chain([held]) {
+        let _ = late.ack().await;
+    }
+    let mut seen: BTreeSet<String> = up_to(&mut events, "held").await.into_iter().collect();
+    broker.publish(EVENTS, "3".into()).await.unwrap();
+    seen.extend(up_to(&mut events, "3").await);
+    assert!(["1", "2", "3", "held"].iter().all(|body| seen.contains(*body)), "{seen:?}");
+    for queue in [EVENTS, WORK] {
+        soon(async {
+            while broker.depth(queue).await != Ok(0) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+        .await;
+    }
+    let unset = "application:set_env(rabbit, consumer_timeout, 1800000), \
+                 [application:unset_env(rabbit, K) || K <- [channel_tick_interval, quorum_tick_interval]], ok.";
+    tokio::task::block_in_place(|| node.ctl(&["eval", unset]));
+}
+
 pub async fn a_killed_server_comes_back_with_every_confirmed_message(node: &mut RabbitNode, vhost: &str) {
     let broker = connect(node, vhost).await;
     let mut events = broker.consume(EVENTS, 4).await.unwrap();

@@ -1,9 +1,13 @@
 //! A RabbitMQ node of a test's own: Debian's server on loopback ports, with its own cookie, port mapper and data.
+//!
+//! It is this machine's, or, where [`ROOT_VARIABLE`] names a folder, the one of another Debian whose root that is: so the
+//! same tests meet other versions (`make brokers`).
 
 use super::http::percent_encoded;
 use super::server::{Home, Server, free_port, until};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -18,6 +22,12 @@ const BOOTS_WITHIN: Duration = Duration::from_secs(180);
 /// Longest wait for an answer to the first bytes of a connection.
 const HANDSHAKE: Duration = Duration::from_secs(2);
 const NODE: &str = "narrows@localhost";
+/// Names the root of another Debian with RabbitMQ in it; this machine's is taken where it is not set.
+const ROOT_VARIABLE: &str = "NARROWS_TEST_RABBITMQ_ROOT";
+/// Starts a program of another root, in its own process.
+const WITHIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/within");
+/// Where a Debian has its programs.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A running node; dropped, it is gone with its data. All its methods block: from asynchronous code on a runtime of one
 /// thread, nothing else runs meanwhile.
@@ -45,7 +55,7 @@ impl RabbitNode {
             let home = Home::new();
             let ports = Ports { amqp: free_port(), mapper: free_port(), distribution: free_port() };
             configure(&home, ports);
-            let mut mapper = Command::new("epmd");
+            let mut mapper = program(&home, "epmd");
             mapper.args(["-address", "127.0.0.1", "-port", &ports.mapper.to_string()]);
             let mapper = Server::start(&home, "epmd", &mut mapper);
             let mut node = Self { node: None, mapper, ports, home };
@@ -178,11 +188,9 @@ impl RabbitNode {
     }
 
     /// One of RabbitMQ's programs with this node's environment and nothing of the user's.
-    fn command(&self, program: &str) -> Command {
+    fn command(&self, name: &str) -> Command {
         let (home, ports) = (&self.home, self.ports);
-        let mut command = Command::new(programs().join(program));
-        command.env_clear().current_dir(home.path());
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
+        let mut command = program(home, programs().join(name));
         let folder = |name: &str| home.join(name).display().to_string();
         for (name, value) in [
             ("HOME", home.path().display().to_string()),
@@ -250,14 +258,35 @@ fn greets(port: u16) -> bool {
     talk().is_ok_and(|kind| kind == 1)
 }
 
-/// Where the package keeps its programs: `/usr/lib/rabbitmq/lib/rabbitmq_server-<version>/sbin`. The ones on the path
-/// are wrappers that change the user.
+/// A program of the Debian that RabbitMQ is taken from, with nothing of the user's environment.
+fn program(home: &Home, path: impl AsRef<OsStr>) -> Command {
+    let (mut command, search) = match root() {
+        None => (Command::new(path), std::env::var_os("PATH")),
+        Some(root) => {
+            let mut command = Command::new(WITHIN);
+            command.arg(root).arg(path);
+            (command, None)
+        }
+    };
+    command.env_clear().env("PATH", search.unwrap_or_else(|| PATH.into())).current_dir(home.path());
+    command
+}
+
+/// The root of the other Debian, where one was asked for.
+fn root() -> Option<PathBuf> {
+    std::env::var_os(ROOT_VARIABLE).filter(|root| !root.is_empty()).map(PathBuf::from)
+}
+
+/// Where the package keeps its programs, as seen from its own root: `/usr/lib/rabbitmq/lib/rabbitmq_server-<version>/sbin`.
+/// The ones on the path are wrappers that change the user.
 #[track_caller]
 fn programs() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/rabbitmq/lib").into_iter().flatten().flatten();
+    let root = root().unwrap_or_else(|| "/".into());
+    let versions = std::fs::read_dir(root.join("usr/lib/rabbitmq/lib")).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("sbin")).filter(|sbin| is_whole(sbin)).collect();
     found.sort();
-    found.pop().expect("RabbitMQ is installed (make setup)")
+    let Some(newest) = found.pop() else { panic!("RabbitMQ is not installed in {} (make setup)", root.display()) };
+    Path::new("/").join(newest.strip_prefix(&root).expect("it was found there"))
 }
 
 fn is_whole(sbin: &Path) -> bool {

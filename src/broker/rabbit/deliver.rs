@@ -9,7 +9,7 @@ use crate::broker::{
 };
 use async_trait::async_trait;
 use futures::FutureExt;
-use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Acker, BasicProperties, Channel};
 use std::sync::Arc;
@@ -163,13 +163,19 @@ impl Settle for Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if !self.is_settled && self.acker.usable() {
-            give_back(&self.acker);
+            put_back(&self.acker);
         }
     }
 }
 
-/// Puts a message back into its queue, without waiting for it to be there: asking once hands the order to the
-/// connection's own thread.
+/// Puts a message that was out and not settled back into its queue, and has that counted: RabbitMQ 4.3 counts what is
+/// rejected, as every version does, and no longer what is nacked. Does not wait for it to be there: asking once hands the
+/// order to the connection's own thread.
+fn put_back(acker: &Acker) {
+    let _ = acker.reject(BasicRejectOptions { requeue: true }).now_or_never();
+}
+
+/// The same with a message that nobody was handed. Before RabbitMQ 4.3 that counts, too.
 pub(super) fn give_back(acker: &Acker) {
     let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
     let _ = acker.nack(options).now_or_never();
