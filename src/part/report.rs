@@ -184,7 +184,7 @@ impl JobReport {
         let (plan, probe, accepted) = (&planned.plan, &planned.probe, &planned.accepted);
         let mut chunks: Vec<ChunkReport> = markers.iter().filter_map(chunk).collect();
         let narrowband = planned.grounds.as_ref().map(|grounds| NarrowbandReport::new(grounds, analyses, markers));
-        for chunk in narrowband.iter().flat_map(|_| &mut chunks) {
+        for chunk in &mut chunks {
             narrowband::note_planned(planned, chunk);
         }
         let worked = || markers.iter().chain(analyses);
