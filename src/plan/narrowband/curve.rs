@@ -8,7 +8,7 @@
 //! What two points say is taken, unless it cannot be true (see [`Doubt`]); then the title's other chunks, and where
 //! those do not know either the codec's prior, give the slope, or slope and level.
 
-use super::facts::{ChunkFacts, ProbePoint};
+use super::facts::ChunkFacts;
 use super::prior::{Prior, Slope};
 use super::{BEST_VMAF, loss_of, quality_of, rounded};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
 use super::*;
+use crate::plan::narrowband::facts::ProbePoint;
 use crate::plan::narrowband::measured::{SHOTS, Shot};
 use crate::plan::preset::VideoCodec;
 use proptest::prelude::*;
