@@ -2,7 +2,7 @@
 
 use crate::event::{Event, Fact, Stage, Status};
 use crate::plan::marker::PartId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Rates are shown only after this long: before, they mean nothing.
@@ -18,6 +18,9 @@ pub(super) struct Meter {
     parts: u64,
     frames: BTreeMap<PartId, u64>,
     done: BTreeMap<PartId, ()>,
+    /// Parts of the stage before, where content decides.
+    to_analyse: u64,
+    analysed: BTreeSet<PartId>,
     /// Frames that were there when the run began, and are no merit of it.
     before: u64,
     began: Option<Duration>,
@@ -59,7 +62,8 @@ impl Meter {
         let counted = parts.iter().filter(|(part, _)| Stage::of(**part) == Stage::Encode);
         let frames: BTreeMap<PartId, u64> = counted.map(|(part, frames)| (*part, *frames)).collect();
         let done = frames.keys().map(|part| (*part, ())).collect();
-        Self { before: frames.values().sum(), frames, done, ..Self::default() }
+        let analysed = parts.keys().filter(|part| Stage::of(**part) == Stage::Analyse).copied().collect();
+        Self { before: frames.values().sum(), frames, done, analysed, ..Self::default() }
     }
 
     /// Takes in an event that came at `now`, counted from the start of the run.
@@ -67,6 +71,9 @@ impl Meter {
         match &event.fact {
             Fact::StageStarted { stage, parts, frames, media_s } => {
                 self.stage = self.stage.max(Some(*stage));
+                if *stage == Stage::Analyse {
+                    self.to_analyse = *parts;
+                }
                 if *stage == Stage::Encode {
                     (self.total, self.parts, self.media_s) = (*frames, *parts, *media_s);
                     self.began.get_or_insert(now);
@@ -75,6 +82,9 @@ impl Meter {
             Fact::PartCompleted { part, frames, .. } if Stage::of(*part) == Stage::Encode => {
                 self.frames.insert(*part, *frames);
                 self.done.insert(*part, ());
+            }
+            Fact::PartCompleted { part, .. } if Stage::of(*part) == Stage::Analyse => {
+                self.analysed.insert(*part);
             }
             Fact::PartFailed { part, .. } => {
                 self.frames.remove(part);
@@ -92,6 +102,7 @@ impl Meter {
     pub fn status(&mut self, status: &Status, now: Duration) {
         let begun = status.stages.iter().filter(|(_, stage)| stage.started).map(|(name, _)| *name).max();
         self.stage = self.stage.max(begun);
+        self.to_analyse = status.stages.get(&Stage::Analyse).map_or(self.to_analyse, |stage| stage.parts);
         let Some(encode) = status.stages.get(&Stage::Encode).filter(|stage| stage.started) else { return };
         (self.total, self.parts) = (encode.frames, encode.parts);
         if self.began.is_none() {
@@ -128,8 +139,11 @@ impl Meter {
             speed: fps / self.total as f64 * self.media_s,
             left: Duration::from_secs(((self.total - done) as f64 / fps).min(1e9) as u64),
         });
-        let parts_done = self.recorded.parts.max(self.done.len() as u64);
-        Reading { stage: self.stage, done, total: self.total, parts_done, parts: self.parts, rates }
+        let (mut parts_done, mut parts) = (self.recorded.parts.max(self.done.len() as u64), self.parts);
+        if self.stage == Some(Stage::Analyse) {
+            (parts_done, parts) = (self.analysed.len() as u64, self.to_analyse);
+        }
+        Reading { stage: self.stage, done, total: self.total, parts_done, parts, rates }
     }
 }
 
@@ -138,6 +152,7 @@ pub(super) fn stage_name(stage: Option<Stage>) -> &'static str {
     match stage {
         None => "starting",
         Some(Stage::Probe) => "probing",
+        Some(Stage::Analyse) => "analysing",
         Some(Stage::Encode) => "encoding",
         Some(Stage::Package) => "packaging",
     }
@@ -241,6 +256,17 @@ mod tests {
         assert_eq!(meter.read(at(14)).done, 850);
         meter.status(&encoding(1000, 4), at(15));
         assert_eq!(meter.read(at(15)).done, 1000);
+    }
+
+    #[test]
+    fn chunks_that_are_analysed_are_counted_before_any_frame_is() {
+        let mut meter = Meter::default();
+        meter.event(&event(Fact::StageStarted { stage: Stage::Analyse, parts: 5, frames: 0, media_s: 20.0 }), at(1));
+        let done = |part| event(Fact::PartCompleted { part, attempt: 1, frames: 0, wall_s: 1.0, cpu_s: 1.0 });
+        [PartId::Analyse(0), PartId::Analyse(3), PartId::Analyse(3)].map(|part| meter.event(&done(part), at(2)));
+        assert_eq!(meter.read(at(2)).line(), "analysing: 2/5 parts");
+        meter.event(&encode_started(), at(3));
+        assert_eq!(meter.read(at(3)).line(), "encoding: 0/1000 frames (0 %)");
     }
 
     #[test]

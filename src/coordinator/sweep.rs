@@ -14,9 +14,9 @@ use crate::broker::{Class, Queue};
 use crate::callback;
 use crate::event::{Projection, State, rfc3339, tenant_stream};
 use crate::job::{JobId, Lane};
-use crate::part::PartMessage;
 use crate::part::accepted::Accepted;
 use crate::part::finish::JobResult;
+use crate::part::{PartMessage, with_decision};
 use crate::plan::Plan;
 use crate::plan::marker::PartId;
 use crate::reconcile::{Step, reconcile};
@@ -260,7 +260,10 @@ impl Sweeper {
         if asked < PATIENCE && self.fleet.broker.depth(Queue::Work(Class::Cpu, lane)).await? >= BUSY_LANE {
             return Ok(true);
         }
-        let plan = work.get_json::<Plan>(&Key::plan(job)).await?;
+        let plan = match work.get_json::<Plan>(&Key::plan(job)).await? {
+            Some(plan) => Some(with_decision(work, job, plan).await?.0),
+            None => None,
+        };
         let paths = work.list(&Key::markers(job)).await?;
         let done: BTreeSet<PartId> = paths.iter().filter_map(|path| Key::part_of_marker(job, path)).collect();
         let parts = match reconcile(plan.as_ref(), &done, None, self.fleet.window) {

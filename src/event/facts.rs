@@ -247,6 +247,8 @@ pub struct RenditionMedia {
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     Probe,
+    /// Only where content decides the ladder.
+    Analyse,
     Encode,
     Package,
 }
@@ -256,6 +258,7 @@ impl Stage {
     pub fn of(part: PartId) -> Self {
         match part {
             PartId::Probe => Stage::Probe,
+            PartId::Analyse(_) | PartId::Decide => Stage::Analyse,
             PartId::Encode(_) | PartId::Audio(_) => Stage::Encode,
             PartId::Package => Stage::Package,
         }
@@ -266,6 +269,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Stage::Probe => "probe",
+            Stage::Analyse => "analyse",
             Stage::Encode => "encode",
             Stage::Package => "package",
         })

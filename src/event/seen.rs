@@ -20,6 +20,10 @@ pub(super) struct Seen {
     #[serde(default)]
     probe: bool,
     #[serde(default)]
+    analyse: Bits,
+    #[serde(default)]
+    decide: bool,
+    #[serde(default)]
     package: bool,
     #[serde(default)]
     encode: Bits,
@@ -42,6 +46,8 @@ impl Seen {
     pub fn admit(&mut self, fact: &Fact) -> bool {
         match fact {
             Fact::PartCompleted { part: PartId::Probe, .. } => !std::mem::replace(&mut self.probe, true),
+            Fact::PartCompleted { part: PartId::Analyse(n), .. } => self.analyse.set(*n),
+            Fact::PartCompleted { part: PartId::Decide, .. } => !std::mem::replace(&mut self.decide, true),
             Fact::PartCompleted { part: PartId::Package, .. } => !std::mem::replace(&mut self.package, true),
             Fact::PartCompleted { part: PartId::Encode(n), .. } => self.encode.set(*n),
             Fact::PartCompleted { part: PartId::Audio(n), .. } => self.audio.set(*n),
@@ -118,7 +124,8 @@ mod tests {
     #[test]
     fn each_part_and_each_attempt_is_new_once_also_after_it_was_written_and_read() {
         let mut seen = Seen::default();
-        let parts = [PartId::Probe, PartId::Encode(0), PartId::Encode(6_001), PartId::Audio(0), PartId::Package];
+        let (early, late) = ([PartId::Probe, PartId::Analyse(0), PartId::Decide], [PartId::Audio(0), PartId::Package]);
+        let parts = [&early[..], &[PartId::Encode(0), PartId::Encode(6_001)], &late].concat();
         let facts: Vec<Fact> = parts.iter().flat_map(|part| [done(*part), failed(*part, 1), failed(*part, 2)]).collect();
         assert!(facts.iter().all(|fact| seen.admit(fact)));
         let text = serde_json::to_string(&seen).unwrap();

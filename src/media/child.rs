@@ -2,7 +2,7 @@
 
 use crate::media::error::{Result, refuse};
 use crate::media::input::Host;
-use crate::media::{audio, encode, ffi, measure, probe, remux};
+use crate::media::{analyse, audio, encode, ffi, measure, probe, remux};
 use crate::sandbox::protocol::{Order, RefusalReason, Report, Task};
 use std::path::Path;
 
@@ -20,6 +20,7 @@ pub fn work(order: &Order, host: &dyn Host) -> Result<Report> {
     match &order.task {
         Task::Probe => probe::probe(host, &order.limits, scratch).map(Report::Probe),
         Task::Encode(task) => encode::encode(host, &order.limits, scratch, task).map(Report::Encode),
+        Task::Analyse(task) => analyse::analyse(host, &order.limits, task).map(Report::Analyse),
         Task::Audio(task) => audio::encode(host, &order.limits, scratch, task).map(Report::Audio),
         Task::Remux(task) => remux::remux(host, &order.limits, scratch, order.inputs.len(), task).map(Report::Remux),
         Task::Measure(_) if order.inputs.len() != 2 => refuse(RefusalReason::Internal, "a comparison without two inputs"),

@@ -217,12 +217,12 @@ impl<'t> ChunkEncoder<'t> {
     }
 }
 
-fn output_time(task: &EncodeTask, pts: i64) -> i64 {
+pub(super) fn output_time(task: &EncodeTask, pts: i64) -> i64 {
     (pts - task.origin) * task.ticks_per_tick
 }
 
 /// CPU time of this process, all threads, seconds.
-fn cpu_seconds() -> f64 {
+pub(super) fn cpu_seconds() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid clock and a valid place for the answer.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };

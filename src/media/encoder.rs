@@ -213,7 +213,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 pub(crate) struct Codec(pub(crate) *mut ffi::AVCodecContext);
 
 impl Codec {
-    fn open(task: &EncodeTask, rung: &Rung) -> Result<Self> {
+    pub(crate) fn open(task: &EncodeTask, rung: &Rung) -> Result<Self> {
         let name = c(&rung.encoder.library);
         // SAFETY: a look-up by name.
         let codec = unsafe { ffi::avcodec_find_encoder_by_name(name.as_ptr()) };

@@ -104,6 +104,17 @@ impl Frame {
         unsafe { ffi::av_frame_unref(self.0) };
     }
 
+    /// The same picture once more: its samples are shared, and kept as long as either is.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn shared(&self) -> Result<Self> {
+        let copy = Self::new()?;
+        // SAFETY: both are ours; the copy is blank.
+        check(unsafe { ffi::av_frame_ref(copy.0, self.0) }, RefusalReason::Memory, "a shared frame")?;
+        Ok(copy)
+    }
+
     pub fn best_pts(&self) -> Option<i64> {
         known(self.get().best_effort_timestamp)
     }

@@ -4,6 +4,7 @@
 //! which gives bytes of the inputs and takes progress. Only [`libraries`] is asked from without: it tells versions, and
 //! touches no media.
 
+pub mod analyse;
 pub mod audio;
 pub mod boxes;
 pub mod child;

@@ -124,6 +124,8 @@ fn by_part<'a>(plan: &Plan, markers: &'a [Marker]) -> Result<BTreeMap<PartId, &'
             (PartResult::Audio(report), PartId::Audio(n)) if plan.audio[*n as usize].name == report.name => part.to_string(),
             (PartResult::Audio(report), _) => report.name.clone(),
             (PartResult::Probe, _) => PartId::Probe.to_string(),
+            (PartResult::Analyse(report), _) => PartId::Analyse(report.chunk).to_string(),
+            (PartResult::Decide, _) => PartId::Decide.to_string(),
             (PartResult::Package { .. }, _) => PartId::Package.to_string(),
         };
         differs(*part, "", Check::Report, &part.to_string(), &found)?;

@@ -17,14 +17,11 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, chunk: u32, attempt: &
     if chunk as usize >= chunks {
         return Err(PartError::Poison(format!("{}: the plan has {chunks} chunks", attempt.part)));
     }
-    let mut task = make::encode_task(&planned.plan, &planned.probe, chunk, tools.settings.threads_per_slot);
-    let mut inputs = vec![child::source(tools, &planned.accepted).await?];
-    if task.table.is_some() {
-        match packet_table(tools, planned, task.stream).await? {
-            Some(table) => inputs.push(table),
-            None => task.table = None,
-        }
+    if planned.plan.is_draft() {
+        return Err(PartError::Retry(format!("{}: the plan is not decided yet", attempt.part)));
     }
+    let mut task = make::encode_task(&planned.plan, &planned.probe, chunk, tools.settings.threads_per_slot);
+    let inputs = inputs(tools, planned, &mut task).await?;
     let worked = child::run(tools, &planned.accepted, attempt, Task::Encode(Box::new(task.clone())), inputs).await?;
     drop(attempt.permit.take());
     let Report::Encode(mut report) = worked.report else { return Err(unexpected(attempt.part, "no encode")) };
@@ -46,6 +43,18 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, chunk: u32, attempt: &
         cpu_s: worked.cpu_s,
         peak_bytes: worked.peak_bytes,
     })
+}
+
+/// The source, and its packet table where there is one; where it is gone the task asks for none.
+pub(super) async fn inputs(tools: &Tools, planned: &Planned, task: &mut EncodeTask) -> Result<Vec<InputSource>, PartError> {
+    let mut inputs = vec![child::source(tools, &planned.accepted).await?];
+    if task.table.is_some() {
+        match packet_table(tools, planned, task.stream).await? {
+            Some(table) => inputs.push(table),
+            None => task.table = None,
+        }
+    }
+    Ok(inputs)
 }
 
 /// The packet table that the probe left; without it the child opens the container.

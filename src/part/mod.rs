@@ -6,9 +6,11 @@
 pub mod accept;
 pub mod accepted;
 pub mod admission;
+mod analyse;
 mod audio;
 mod child;
 mod children;
+mod decide;
 mod encode;
 mod error;
 pub mod finish;
@@ -26,7 +28,7 @@ pub mod usage;
 pub use children::{Children, JailedChildren, StopFuture};
 pub use error::PartError;
 pub use report::REPORT_PATH;
-pub use tools::{Attempt, Mode, PartMessage, Planned, Settings, Spent, Tools};
+pub use tools::{Attempt, Mode, PartMessage, Planned, Settings, Spent, Tools, with_decision};
 
 use crate::event::{Fact, Stage};
 use crate::plan::marker::{Marker, PartId, PartResult};
@@ -99,6 +101,8 @@ async fn do_and_mark(
 async fn work(tools: &Tools, accepted: &Accepted, attempt: &mut Attempt) -> Result<Marker, PartError> {
     match attempt.part {
         PartId::Probe => probe::run(tools, accepted, attempt).await,
+        PartId::Analyse(chunk) => analyse::run(tools, &*tools.planned(accepted).await?, chunk, attempt).await,
+        PartId::Decide => decide::run(tools, &*tools.planned(accepted).await?, attempt).await,
         PartId::Encode(chunk) => encode::run(tools, &*tools.planned(accepted).await?, chunk, attempt).await,
         PartId::Audio(rendition) => audio::run(tools, &*tools.planned(accepted).await?, rendition, attempt).await,
         PartId::Package => package::run(tools, &*tools.planned(accepted).await?, attempt).await,
@@ -109,6 +113,6 @@ async fn work(tools: &Tools, accepted: &Accepted, attempt: &mut Attempt) -> Resu
 pub fn frames(marker: &Marker) -> u64 {
     match &marker.result {
         PartResult::Encode(report) => report.rungs.iter().map(|r| r.frames).sum(),
-        PartResult::Probe | PartResult::Audio(_) | PartResult::Package { .. } => 0,
+        PartResult::Probe | PartResult::Analyse(_) | PartResult::Decide | PartResult::Audio(_) | PartResult::Package { .. } => 0,
     }
 }

@@ -20,13 +20,28 @@ pub(super) async fn after(tools: &Tools, accepted: &Accepted, part: PartId) -> R
     if let Some(released) = reconcile::released_by(&planned.plan, part, tools.settings.window) {
         return Ok(tools.publish(&accepted.id, accepted.job.lane, &[released]).await?);
     }
-    if part == PartId::Probe {
-        tools.tell(&accepted.id, &accepted.job.tenant, Fact::StageCompleted { stage: Stage::Probe }).await?;
-        tools.tell(&accepted.id, &accepted.job.tenant, encode_started(&planned.plan)).await?;
+    for fact in stages_passed(&planned.plan, part) {
+        tools.tell(&accepted.id, &accepted.job.tenant, fact).await?;
     }
     // After the probe everything that should be out is published: this is how a job broken off is taken up.
     let finished = (part != PartId::Probe).then_some(part);
     step(tools, &planned, finished).await
+}
+
+/// What is told of stages once `part` is done. After the probe of a job that is taken up it may be told again, for whoever
+/// listens anew.
+fn stages_passed(plan: &Plan, part: PartId) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    if part == PartId::Probe {
+        facts.push(Fact::StageCompleted { stage: Stage::Probe });
+        facts.extend(analyse_started(plan));
+    }
+    let begins_work = matches!(part, PartId::Probe | PartId::Decide) && !plan.is_draft();
+    if begins_work {
+        facts.extend(plan.narrowband().map(|_| Fact::StageCompleted { stage: Stage::Analyse }));
+        facts.push(encode_started(plan));
+    }
+    facts
 }
 
 async fn step(tools: &Tools, planned: &Planned, finished: Option<PartId>) -> Result<(), PartError> {
@@ -49,10 +64,20 @@ async fn step(tools: &Tools, planned: &Planned, finished: Option<PartId>) -> Res
     }
 }
 
+fn analyse_started(plan: &Plan) -> Option<Fact> {
+    plan.narrowband()?;
+    // And the decision.
+    let parts = reconcile::analysis(plan).len() as u64 + 1;
+    Some(Fact::StageStarted { stage: Stage::Analyse, parts, frames: 0, media_s: media_s(plan) })
+}
+
 fn encode_started(plan: &Plan) -> Fact {
     let chunks = plan.video.as_ref().map_or(0, |v| v.chunks.len());
     let frames = plan.video.as_ref().map_or(0, |v| v.expected_frames * v.rungs.len() as u64);
-    let media_s = plan.video.as_ref().map_or(0.0, |v| seconds(v.expected_frames as i64, v.frame_rate.inverse()));
     let parts = (chunks + plan.audio.len()) as u64;
-    Fact::StageStarted { stage: Stage::Encode, parts, frames, media_s }
+    Fact::StageStarted { stage: Stage::Encode, parts, frames, media_s: media_s(plan) }
+}
+
+fn media_s(plan: &Plan) -> f64 {
+    plan.video.as_ref().map_or(0.0, |v| seconds(v.expected_frames as i64, v.frame_rate.inverse()))
 }

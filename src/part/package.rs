@@ -30,7 +30,8 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
     let started = Instant::now();
     let all = markers::all(tools, planned.id()).await?;
     let mut usage = metered::of(Some(&planned.plan), planned.accepted.source.bytes, &all);
-    let markers: Vec<Marker> = all.into_iter().filter(|marker| Stage::of(marker.part) == Stage::Encode).collect();
+    let of_stage = |stage| all.iter().filter(move |marker| Stage::of(marker.part) == stage).cloned().collect::<Vec<Marker>>();
+    let (markers, analyses) = (of_stage(Stage::Encode), of_stage(Stage::Analyse));
     let title = package::join(&planned.plan, &markers).map_err(|e| seam(&e))?;
     let output = tools.output(&planned.accepted)?;
     let place = MediaPlace::of(tools, planned)?;
@@ -50,7 +51,7 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
         // Every chunk names the init segment of its rung.
         objects.dedup_by(|a, b| a.path == b.path);
     }
-    let report = JobReport::new(planned, &markers, &title, &objects);
+    let report = JobReport::new(planned, &markers, &analyses, &title, &objects);
     let body = serde_json::to_vec_pretty(&report).map_err(|e| PartError::Crash(e.to_string()))?;
     objects.push(write(&output, REPORT_PATH, body).await?);
     for document in package::manifests(&planned.plan, &title) {

@@ -1,5 +1,9 @@
 //! `report.json`: what was decided and measured.
 
+mod narrowband;
+
+pub use narrowband::{ChunkAnalysis, NarrowbandReport, PlannedRung};
+
 use super::tools::Planned;
 use crate::job::OnDamage;
 use crate::package::{Title, Track};
@@ -29,6 +33,9 @@ pub struct JobReport {
     pub damage: DamageReport,
     /// Progressive files.
     pub files: Vec<Object>,
+    /// Where content decided the ladder: what was found, what was decided, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub narrowband: Option<NarrowbandReport>,
     /// What a person should know, in plain sentences: of the source, of the plan, of the join.
     pub notes: Vec<String>,
     pub totals: Totals,
@@ -130,6 +137,9 @@ pub struct ChunkRungReport {
     pub segments: usize,
     pub bytes: u64,
     pub cpu_s: f64,
+    /// Where content decided: what was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<PlannedRung>,
 }
 
 /// That the separately encoded chunks are one title.
@@ -168,10 +178,16 @@ pub struct Totals {
 }
 
 impl JobReport {
-    /// The report of a job whose seams hold. `objects` are those written so far.
-    pub fn new(planned: &Planned, markers: &[Marker], title: &Title, objects: &[Object]) -> Self {
+    /// The report of a job whose seams hold. `markers` are those of the encode stage, `analyses` those of the stage before
+    /// it; `objects` are those written so far.
+    pub fn new(planned: &Planned, markers: &[Marker], analyses: &[Marker], title: &Title, objects: &[Object]) -> Self {
         let (plan, probe, accepted) = (&planned.plan, &planned.probe, &planned.accepted);
-        let chunks: Vec<ChunkReport> = markers.iter().filter_map(chunk).collect();
+        let mut chunks: Vec<ChunkReport> = markers.iter().filter_map(chunk).collect();
+        let narrowband = planned.grounds.as_ref().map(|grounds| NarrowbandReport::new(grounds, analyses, markers));
+        for chunk in &mut chunks {
+            narrowband::note_planned(planned, chunk);
+        }
+        let worked = || markers.iter().chain(analyses);
         let notes = probe.notes.iter().chain(&plan.notes).chain(&title.notes).cloned().collect();
         let rungs: Vec<RungReport> = rungs(planned, title, &chunks);
         let audio: Vec<AudioRenditionReport> = audio(title, markers);
@@ -180,10 +196,10 @@ impl JobReport {
             frames: rungs.iter().map(|r| r.frames).sum(),
             duration_s: ends.fold(0.0, f64::max),
             bytes: objects.iter().map(|o| o.bytes).sum(),
-            cpu_s: markers.iter().map(|m| m.cpu_s).sum(),
-            wall_s: markers.iter().map(|m| m.wall_s).sum(),
-            peak_bytes: markers.iter().map(|m| m.peak_bytes).max().unwrap_or(0),
-            repeated_attempts: markers.iter().map(|m| m.attempt.saturating_sub(1)).sum(),
+            cpu_s: worked().map(|m| m.cpu_s).sum(),
+            wall_s: worked().map(|m| m.wall_s).sum(),
+            peak_bytes: worked().map(|m| m.peak_bytes).max().unwrap_or(0),
+            repeated_attempts: worked().map(|m| m.attempt.saturating_sub(1)).sum(),
         };
         Self {
             version: VERSION,
@@ -200,6 +216,7 @@ impl JobReport {
             rungs,
             audio,
             chunks,
+            narrowband,
             notes,
             totals,
         }
@@ -228,6 +245,7 @@ fn chunk(marker: &Marker) -> Option<ChunkReport> {
         segments: r.segments.len(),
         bytes: r.bytes,
         cpu_s: r.cpu_s,
+        planned: None,
     };
     Some(ChunkReport {
         chunk: report.chunk,

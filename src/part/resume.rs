@@ -50,6 +50,10 @@ pub async fn look(tools: &Tools, accepted: &Accepted) -> Result<Found, PartError
         }
         Err(e) => return Err(e),
     };
+    if planned.plan.is_draft() {
+        // What was decided is gone, if it was.
+        work.delete(&Key::marker(id, PartId::Decide)).await?;
+    }
     let mut parts = BTreeMap::new();
     for path in work.list(&Key::markers(id)).await? {
         let Some(part) = Key::part_of_marker(id, &path) else { continue };

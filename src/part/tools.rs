@@ -8,8 +8,10 @@ use crate::broker::{Broker, BrokerError, Class, Queue, Topic};
 use crate::callback::CallbackSettings;
 use crate::event::{Event, Fact};
 use crate::job::{JobId, Lane};
-use crate::plan::Plan;
+use crate::plan::decided::GridSummary;
 use crate::plan::marker::PartId;
+use crate::plan::narrowband::Decision;
+use crate::plan::{Decided, Plan};
 use crate::probe::Probe;
 use crate::sandbox::protocol::Limits;
 use crate::shutdown::Stop;
@@ -74,7 +76,10 @@ pub struct Tools {
 pub struct Planned {
     pub accepted: Accepted,
     pub probe: Probe,
+    /// The decided plan as soon as there is one; a draft before, where content decides.
     pub plan: Plan,
+    /// What content decided, and why.
+    pub grounds: Option<(Decision, GridSummary)>,
 }
 
 impl Planned {
@@ -144,17 +149,24 @@ impl Tools {
         accepted.ok_or_else(|| PartError::Poison(format!("there is no job {job}")))
     }
 
-    /// The job with its probe and plan, from memory where it has been asked for before.
+    /// The job with its probe and plan, from memory where it has been asked for before. For a draft it is asked each time
+    /// whether there is more by now.
     pub(super) async fn planned(&self, accepted: &Accepted) -> Result<Arc<Planned>, PartError> {
-        let id = &accepted.id;
-        if let Some(known) = self.remembered(|kept| kept.iter().find(|p| p.accepted == *accepted).cloned()) {
-            return Ok(known);
-        }
-        let missing = |what: &str| PartError::Crash(format!("{what} of job {id} is missing"));
-        let probe = self.stores.work().get_json(&Key::probe(id)).await?.ok_or_else(|| missing("the probe"))?;
-        let plan = self.stores.work().get_json(&Key::plan(id)).await?.ok_or_else(|| missing("the plan"))?;
-        let planned = Arc::new(Planned { accepted: accepted.clone(), probe, plan });
+        let (id, work) = (&accepted.id, self.stores.work());
+        let known = self.remembered(|kept| kept.iter().find(|p| p.accepted == *accepted).cloned());
+        let (probe, plan) = match known {
+            Some(known) if !known.plan.is_draft() || work.size(&Key::decided(id)).await?.is_none() => return Ok(known),
+            Some(draft) => (draft.probe.clone(), draft.plan.clone()),
+            None => {
+                let missing = |what: &str| PartError::Crash(format!("{what} of job {id} is missing"));
+                let probe = work.get_json(&Key::probe(id)).await?.ok_or_else(|| missing("the probe"))?;
+                (probe, work.get_json(&Key::plan(id)).await?.ok_or_else(|| missing("the plan"))?)
+            }
+        };
+        let (plan, grounds) = with_decision(work, id, plan).await?;
+        let planned = Arc::new(Planned { accepted: accepted.clone(), probe, plan, grounds });
         self.remembered(|kept| {
+            kept.retain(|other| other.accepted != planned.accepted);
             if kept.len() >= REMEMBERED_JOBS {
                 kept.pop_front();
             }
@@ -166,6 +178,18 @@ impl Tools {
     fn remembered<T>(&self, with: impl FnOnce(&mut VecDeque<Arc<Planned>>) -> T) -> T {
         with(&mut self.planned.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
+}
+
+/// The decided plan in place of its draft, where there is one.
+///
+/// # Errors
+/// The work store cannot be asked.
+pub async fn with_decision(work: &Store, job: &JobId, plan: Plan) -> Result<(Plan, Option<(Decision, GridSummary)>), StoreError> {
+    if !plan.is_draft() {
+        return Ok((plan, None));
+    }
+    let decided = work.get_json::<Decided>(&Key::decided(job)).await?;
+    Ok(decided.map_or((plan, None), |decided| (decided.plan, Some((decided.decision, decided.grid)))))
 }
 
 /// One delivery of a part.

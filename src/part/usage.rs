@@ -6,7 +6,7 @@
 use super::accepted::Accepted;
 use super::error::{CRASH, PartError};
 use super::markers;
-use super::tools::{Attempt, PartMessage, Spent, Tools};
+use super::tools::{Attempt, PartMessage, Spent, Tools, with_decision};
 use crate::job::JobId;
 use crate::plan::marker::{Marker, PartId, PartResult};
 use crate::store::key::Key;
@@ -98,6 +98,10 @@ pub async fn measure(tools: &Tools, accepted: &Accepted) -> Result<Usage, PartEr
         _ => {
             let markers = markers::all(tools, id).await?;
             let plan = if markers.is_empty() { None } else { work.get_json(&Key::plan(id)).await? };
+            let plan = match plan {
+                Some(plan) => Some(with_decision(work, id, plan).await?.0),
+                None => None,
+            };
             metered::of(plan.as_ref(), accepted.source.bytes, &markers)
         }
     };

@@ -54,6 +54,18 @@ pub fn least_size(codec: VideoCodec) -> u32 {
     }
 }
 
+/// The rules of encoders whose CRF differs between the chunks of one rung: their parameter sets must not say so.
+///
+/// x264 writes its CRF into the PPS as the initial QP, unless it is told that what it makes will be joined with other
+/// streams; x265 3.5 always writes 26.
+pub fn for_any_crf(rules: &VideoRules) -> VideoRules {
+    let mut rules = rules.clone();
+    if rules.codec == VideoCodec::H264 {
+        rules.params.entry("stitchable".into()).or_insert("1".into());
+    }
+    rules
+}
+
 /// The video encoder of one rung.
 pub fn video(rules: &VideoRules, goal: &RungRule, picture: &Picture) -> Encoder {
     match rules.codec {

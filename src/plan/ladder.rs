@@ -27,11 +27,51 @@ pub struct Ladder {
     pub notes: Vec<String>,
 }
 
-/// Every rung of the preset that fits the source, largest first.
-pub fn ladder(stream: &VideoStream, rules: &VideoRules) -> Ladder {
+/// A rung whose size was decided by content.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SizedRung {
+    pub name: String,
+    pub width: u32,
+    pub height: u32,
+    /// CRF and cap; its height is not looked at.
+    pub goal: RungRule,
+}
+
+/// The source's size as it is shown: turned, in square pixels, both sides even.
+pub fn display_size(stream: &VideoStream) -> (u32, u32) {
+    let size = Display::of(stream).0.own_size(String::new());
+    (size.width, size.height)
+}
+
+/// The source's size as it is shown, no larger than with a short side of `pixels`.
+pub fn size_within(stream: &VideoStream, pixels: u32) -> (u32, u32) {
+    let display = Display::of(stream).0;
+    let size = display.with_short_side(pixels.min(display.short_side()));
+    (size.width, size.height)
+}
+
+/// These rungs, which come largest first, in delivery pixels.
+pub fn of_sizes(stream: &VideoStream, rules: &VideoRules, wanted: &[SizedRung]) -> Vec<Rung> {
+    let (pixels, tone_map) = pixels(stream, rules);
+    let mut rungs: Vec<Rung> = Vec::with_capacity(wanted.len());
+    for SizedRung { name, width, height, goal } in wanted {
+        let size = Size { name: name.clone(), width: *width, height: *height, sample_aspect: Rational::new(1, 1) };
+        let rung = rung(stream, rules, goal, &pixels, size, tone_map, &rungs);
+        rungs.push(rung);
+    }
+    rungs
+}
+
+/// The pixels of the output, and whether they are tone-mapped.
+fn pixels(stream: &VideoStream, rules: &VideoRules) -> (PixelChoice, bool) {
     let hdr = stream.colour.dynamic_range != DynamicRange::Sdr;
     let tone_map = hdr && rules.hdr == HdrRule::Sdr;
-    let pixels = pixel::choose(stream, rules.codec, rules.pixels, hdr && !tone_map, tone_map);
+    (pixel::choose(stream, rules.codec, rules.pixels, hdr && !tone_map, tone_map), tone_map)
+}
+
+/// Every rung of the preset that fits the source, largest first.
+pub fn ladder(stream: &VideoStream, rules: &VideoRules) -> Ladder {
+    let (pixels, tone_map) = pixels(stream, rules);
     let mut notes: Vec<String> = pixels.note.iter().cloned().collect();
     let (display, aspect_note) = Display::of(stream);
     notes.extend(aspect_note);

@@ -1,13 +1,15 @@
 //! The plan itself: job, probe and preset in, everything that is decided before encoding out.
 
 use super::audio::{self, Timing};
-use super::preset::{DamageRules, Deinterlace, Preset, VideoRules};
+use super::ladder::SizedRung;
+use super::narrowband::preset::NarrowbandRules;
+use super::preset::{DamageRules, Deinterlace, Preset, RungRule, VideoRules};
 use super::time::{Rational, mul_div_round, seconds};
-use super::{DeinterlaceMode, Filters, Plan, VideoPlan};
+use super::{DeinterlaceMode, Filters, NarrowbandPlan, Plan, ProbePlan, Rung, VideoPlan};
 use super::{chunks, encoder, ladder};
 use crate::job::{Job, OnDamage};
 use crate::probe::{Clock, Interlace, Probe, VideoStream};
-use crate::sandbox::protocol::{AudioTask, EncodeTask};
+use crate::sandbox::protocol::{AnalyseTask, AudioTask, EncodeTask};
 use std::cmp::Reverse;
 
 /// A child is told of so many keyframes before its chunk, its own among them: more than one, for the last may turn
@@ -95,7 +97,8 @@ fn check_whole(stream: &VideoStream, on_damage: OnDamage, rules: &DamageRules) -
 /// When the plan has no such chunk.
 pub fn encode_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> EncodeTask {
     let video = plan.video.as_ref().expect("a plan with an encode part has video");
-    let chunk = video.chunks[chunk as usize].clone();
+    let index = chunk as usize;
+    let chunk = video.chunks[index].clone();
     let stream = probe.video.iter().find(|stream| stream.index == video.stream);
     let keyframes = stream.map_or(&[][..], |stream| &stream.keyframes);
     let told = match (chunk.start, keyframes.get(chunk.keyframe)) {
@@ -119,8 +122,31 @@ pub fn encode_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> Enco
         keyframes: told,
         table: stream.and_then(|stream| stream.table.clone()),
         filters: video.filters.clone(),
-        rungs: video.rungs.clone(),
+        rungs: rungs_of_chunk(video, index),
         threads,
+    }
+}
+
+/// The rungs of one chunk: where content decides, each with the chunk's own CRF.
+fn rungs_of_chunk(video: &VideoPlan, chunk: usize) -> Vec<Rung> {
+    let mut rungs = video.rungs.clone();
+    let crfs = video.narrowband.as_ref().and_then(|narrowband| narrowband.crf.get(chunk));
+    for (rung, crf) in rungs.iter_mut().zip(crfs.into_iter().flatten()) {
+        rung.encoder.options.insert("crf".into(), crf.to_string());
+    }
+    rungs
+}
+
+/// The task of analysing one chunk: decoded and filtered as for its encode, for the probes as its rungs.
+///
+/// # Panics
+/// When the plan has no such chunk, or its content decides nothing.
+pub fn analyse_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> AnalyseTask {
+    let wanted = &plan.narrowband().expect("a plan with an analyse part is one of narrowband").probe;
+    AnalyseTask {
+        encode: EncodeTask { rungs: wanted.rungs.clone(), ..encode_task(plan, probe, chunk, threads) },
+        crf: wanted.crf.clone(),
+        scored_every: wanted.scored_every,
     }
 }
 
@@ -196,23 +222,15 @@ fn video(stream: &VideoStream, rules: &VideoRules, preset: &Preset, notes: &mut 
     let fields = if deinterlace == DeinterlaceMode::Field { 2 } else { 1 };
     let (timescale, ticks_per_tick) = timescale(stream.time_base, fields)?;
     let ladder = ladder::ladder(stream, rules);
-    let least = encoder::least_size(rules.codec);
-    if let Some(rung) = ladder.rungs.iter().find(|rung| rung.width.min(rung.height) < least) {
-        let size = format!("{}x{}", rung.width, rung.height);
-        return Err(PlanError::Media(format!(
-            "rung {} would be {size}; {} takes no picture with a side under {least} pixels",
-            rung.name, rung.encoder.library
-        )));
-    }
+    let narrowband =
+        preset.narrowband.as_ref().map(|wanted| NarrowbandPlan { probe: probes(stream, rules, wanted), crf: Vec::new() });
+    let probes = narrowband.iter().flat_map(|narrowband| &narrowband.probe.rungs);
+    let encoded: Vec<&Rung> = ladder.rungs.iter().chain(probes).collect();
+    check_sizes(&encoded, rules)?;
     let rate = chunks::usable_rate(stream);
     let frame_rate = Rational::new(rate.num * fields, rate.den).reduced();
     let frame_duration = mul_div_round(i64::from(timescale), frame_rate.den, frame_rate.num).max(1);
-    let longest = match stream.clock {
-        // Some players take no notice of the edit that skips the delay: it is kept short where a few frames last long.
-        Clock::Trusted => stream.longest_frame.saturating_mul(ticks_per_tick).clamp(frame_duration, 2 * frame_duration),
-        Clock::Untrusted { .. } => frame_duration,
-    };
-    let reorder = ladder.rungs.iter().map(|rung| rung.encoder.reorder_frames).max().unwrap_or(0);
+    let reorder_delay = reorder_delay(stream, &encoded, frame_duration, ticks_per_tick);
     describe(stream, deinterlace, ladder.tone_map, notes);
     notes.extend(ladder.notes);
     Ok(VideoPlan {
@@ -222,14 +240,51 @@ fn video(stream: &VideoStream, rules: &VideoRules, preset: &Preset, notes: &mut 
         clock: stream.clock.clone(),
         timescale,
         ticks_per_tick,
-        reorder_delay: i64::from(reorder).saturating_mul(longest),
+        reorder_delay,
         frame_duration,
         frame_rate,
         expected_frames: stream.packets.saturating_mul(fields as u64),
         filters: Filters { rotation: stream.rotation, deinterlace, tone_map: ladder.tone_map, pad_to_even: ladder.pad_to_even },
         rungs: ladder.rungs,
         chunks: chunks::grid(stream, &preset.chunk, preset.packaging.segment_s),
+        narrowband,
     })
+}
+
+/// No rung is smaller than its encoder takes.
+pub(super) fn check_sizes(rungs: &[&Rung], rules: &VideoRules) -> Result<(), PlanError> {
+    let least = encoder::least_size(rules.codec);
+    let Some(rung) = rungs.iter().find(|rung| rung.width.min(rung.height) < least) else { return Ok(()) };
+    let size = format!("{}x{}", rung.width, rung.height);
+    Err(PlanError::Media(format!(
+        "rung {} would be {size}; {} takes no picture with a side under {least} pixels",
+        rung.name, rung.encoder.library
+    )))
+}
+
+/// Output ticks by which a composition time of these rungs may exceed its decode time.
+pub(super) fn reorder_delay(stream: &VideoStream, rungs: &[&Rung], frame_duration: i64, ticks_per_tick: i64) -> i64 {
+    let longest = match stream.clock {
+        // Some players take no notice of the edit that skips the delay: it is kept short where a few frames last long.
+        Clock::Trusted => stream.longest_frame.saturating_mul(ticks_per_tick).clamp(frame_duration, 2 * frame_duration),
+        Clock::Untrusted { .. } => frame_duration,
+    };
+    let reorder = rungs.iter().map(|rung| rung.encoder.reorder_frames).max().unwrap_or(0);
+    i64::from(reorder).saturating_mul(longest)
+}
+
+/// The fast encodes by which every chunk is known.
+fn probes(stream: &VideoStream, rules: &VideoRules, wanted: &NarrowbandRules) -> ProbePlan {
+    let (width, height) = ladder::size_within(stream, wanted.probe.short_side);
+    let sized = |crf: &f64| SizedRung {
+        name: format!("probe-{crf}"),
+        width,
+        height,
+        goal: RungRule { height: None, crf: Some(*crf), kbps: None, max_kbps: None, lossless: false },
+    };
+    let sized: Vec<SizedRung> = wanted.probe.crf.iter().map(sized).collect();
+    let rungs = ladder::of_sizes(stream, &wanted.probe_encoder(rules), &sized);
+    ProbePlan { rungs, crf: wanted.probe.crf.to_vec(), scored_every: wanted.scored_every() }
 }
 
 /// Output ticks a second, and output ticks per source tick: exact, whatever the source's time base.
@@ -261,7 +316,7 @@ fn describe(stream: &VideoStream, deinterlace: DeinterlaceMode, tone_map: bool, 
 }
 
 /// Where the audio's time zero is and where its segments start.
-fn timing(probe: &Probe, preset: &Preset, video: Option<&VideoPlan>) -> Timing {
+pub(super) fn timing(probe: &Probe, preset: &Preset, video: Option<&VideoPlan>) -> Timing {
     let segment_s = preset.packaging.segment_s;
     if let Some(video) = video {
         return Timing {
@@ -295,4 +350,4 @@ fn assumed_length(probe: &Probe) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

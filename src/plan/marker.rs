@@ -1,16 +1,20 @@
 //! Parts and their markers.
 
-use crate::sandbox::protocol::{AudioReport, EncodeReport};
+use crate::sandbox::protocol::{AnalyseReport, AudioReport, EncodeReport};
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// One unit of queue work. Written `probe`, `encode/00012`, `audio/00000`, `package`.
+/// One unit of queue work. Written `probe`, `analyse/00012`, `decide`, `encode/00012`, `audio/00000`, `package`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum PartId {
     Probe,
+    /// One chunk, known before it is encoded; where content decides.
+    Analyse(u32),
+    /// Rungs and qualities, by what analysis found of all chunks.
+    Decide,
     /// One chunk, all its rungs.
     Encode(u32),
     /// One audio rendition over the whole source.
@@ -23,6 +27,8 @@ impl PartId {
     pub fn kind(self) -> &'static str {
         match self {
             PartId::Probe => "probe",
+            PartId::Analyse(_) => "analyse",
+            PartId::Decide => "decide",
             PartId::Encode(_) => "encode",
             PartId::Audio(_) => "audio",
             PartId::Package => "package",
@@ -33,8 +39,8 @@ impl PartId {
 impl fmt::Display for PartId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PartId::Encode(n) | PartId::Audio(n) => write!(f, "{}/{n:05}", self.kind()),
-            PartId::Probe | PartId::Package => f.write_str(self.kind()),
+            PartId::Analyse(n) | PartId::Encode(n) | PartId::Audio(n) => write!(f, "{}/{n:05}", self.kind()),
+            PartId::Probe | PartId::Decide | PartId::Package => f.write_str(self.kind()),
         }
     }
 }
@@ -46,7 +52,9 @@ impl FromStr for PartId {
         let number = |n: &str| n.parse::<u32>().map_err(|_| format!("'{text}' is not a part"));
         match text.split_once('/') {
             None if text == "probe" => Ok(PartId::Probe),
+            None if text == "decide" => Ok(PartId::Decide),
             None if text == "package" => Ok(PartId::Package),
+            Some(("analyse", n)) => number(n).map(PartId::Analyse),
             Some(("encode", n)) => number(n).map(PartId::Encode),
             Some(("audio", n)) => number(n).map(PartId::Audio),
             _ => Err(format!("'{text}' is not a part")),
@@ -100,6 +108,9 @@ pub struct Object {
 pub enum PartResult {
     /// `probe.json` and `plan.json` stand in the work store.
     Probe,
+    Analyse(AnalyseReport),
+    /// `decided.json` stands in the work store.
+    Decide,
     Encode(EncodeReport),
     Audio(AudioReport),
     Package {
@@ -115,11 +126,11 @@ mod tests {
 
     #[test]
     fn a_part_reads_as_it_is_written() {
-        for part in [PartId::Probe, PartId::Encode(12), PartId::Audio(0), PartId::Package] {
+        for part in [PartId::Probe, PartId::Analyse(7), PartId::Decide, PartId::Encode(12), PartId::Audio(0), PartId::Package] {
             assert_eq!(part.to_string().parse::<PartId>().unwrap(), part);
         }
         assert_eq!(PartId::Encode(12).to_string(), "encode/00012");
-        for text in ["", "encode", "encode/x", "encode/-1", "probe/1", "images"] {
+        for text in ["", "encode", "encode/x", "encode/-1", "probe/1", "decide/0", "analyse", "images"] {
             assert!(text.parse::<PartId>().is_err(), "{text}");
         }
     }

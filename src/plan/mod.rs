@@ -4,6 +4,7 @@
 
 pub mod audio;
 pub mod chunks;
+pub mod decided;
 pub mod encoder;
 pub mod ladder;
 pub mod make;
@@ -13,7 +14,8 @@ pub mod pixel;
 pub mod preset;
 pub mod time;
 
-pub use make::{PlanError, audio_task, encode_task, make};
+pub use decided::{Decided, decided};
+pub use make::{PlanError, analyse_task, audio_task, encode_task, make};
 
 use crate::job::OnDamage;
 use crate::probe::Clock;
@@ -58,9 +60,44 @@ pub struct VideoPlan {
     /// Frames expected over the whole title, for progress only.
     pub expected_frames: u64,
     pub filters: Filters,
-    /// Largest first.
+    /// Largest first; none in a draft.
     pub rungs: Vec<Rung>,
     pub chunks: Vec<Chunk>,
+    /// Content decides rungs and qualities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub narrowband: Option<NarrowbandPlan>,
+}
+
+/// What is planned of a title whose content decides its ladder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NarrowbandPlan {
+    pub probe: ProbePlan,
+    /// For each chunk, in order, the CRF of each rung; empty in a draft.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crf: Vec<Vec<f64>>,
+}
+
+/// How every chunk is probed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbePlan {
+    /// The fast encodes, all of one size, pinned like any rung.
+    pub rungs: Vec<Rung>,
+    /// The CRF of each.
+    pub crf: Vec<f64>,
+    /// One picture in so many is scored.
+    pub scored_every: u32,
+}
+
+impl Plan {
+    /// Rungs and qualities are not decided yet: chunks are to be analysed first, and none can be encoded.
+    pub fn is_draft(&self) -> bool {
+        self.narrowband().is_some_and(|narrowband| narrowband.crf.is_empty())
+    }
+
+    /// What analysis needs, where content decides the ladder.
+    pub fn narrowband(&self) -> Option<&NarrowbandPlan> {
+        self.video.as_ref()?.narrowband.as_ref()
+    }
 }
 
 impl VideoPlan {

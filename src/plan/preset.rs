@@ -1,5 +1,6 @@
 //! Presets: named recipes in TOML. Unknown fields are errors that name their path.
 
+use crate::plan::narrowband::preset::NarrowbandRules;
 use crate::plan::time::Rational;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -8,6 +9,8 @@ use std::collections::BTreeMap;
 pub const BUILT_IN: &[(&str, &str)] = &[
     ("h265", include_str!("../../presets/h265.toml")),
     ("h264", include_str!("../../presets/h264.toml")),
+    ("narrowband-h265", include_str!("../../presets/narrowband-h265.toml")),
+    ("narrowband-h264", include_str!("../../presets/narrowband-h264.toml")),
     ("av1", include_str!("../../presets/av1.toml")),
     ("original", include_str!("../../presets/original.toml")),
     ("mezzanine", include_str!("../../presets/mezzanine.toml")),
@@ -34,6 +37,9 @@ pub struct Preset {
     pub audio: Option<AudioRules>,
     #[serde(default)]
     pub damage: DamageRules,
+    /// Content decides rungs and qualities; then `video` lists no rungs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub narrowband: Option<NarrowbandRules>,
 }
 
 /// How the source is cut into units of work.
@@ -107,7 +113,8 @@ pub struct VideoRules {
     pub upscale: bool,
     #[serde(default)]
     pub scaler: Scaler,
-    /// Largest first.
+    /// Largest first. None where content decides them.
+    #[serde(default)]
     pub rungs: Vec<RungRule>,
 }
 
@@ -329,7 +336,11 @@ impl Preset {
         if !(0.0..=1.0).contains(&self.damage.max_lost_share) {
             return bad("damage.max_lost_share", "0 to 1");
         }
-        self.video.as_ref().map_or(Ok(()), VideoRules::check)?;
+        match (&self.narrowband, &self.video) {
+            (Some(narrowband), Some(video)) => narrowband.check(video)?,
+            (Some(_), None) => return bad("narrowband", "there is no video whose ladder could be decided"),
+            (None, video) => video.as_ref().map_or(Ok(()), VideoRules::check)?,
+        }
         let Some(audio) = &self.audio else { return Ok(()) };
         if audio.renditions.is_empty() || audio.renditions.len() > 4 {
             return bad("audio.renditions", "1 to 4 renditions");

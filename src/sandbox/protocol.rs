@@ -4,6 +4,8 @@
 //! (kind 0); the answer to a range request is raw bytes (kind 1). The parent trusts nothing that comes up:
 //! lengths are capped before anything is allocated, and a message that does not parse ends the child.
 
+use crate::plan::narrowband::ProbePoint;
+use crate::plan::narrowband::grid::SceneCut;
 use crate::plan::time::Rational;
 use crate::plan::{AudioPlan, Chunk, Filters, Rung};
 use crate::probe::{Keyframe, PacketTable, Probe};
@@ -76,6 +78,8 @@ pub enum Task {
     Probe,
     /// Input 0: the source. Input 1, where the task says so: its packet table.
     Encode(Box<EncodeTask>),
+    /// Inputs as for an encode.
+    Analyse(Box<AnalyseTask>),
     /// Input 0: the source.
     Audio(Box<AudioTask>),
     /// Inputs: init segment and segments of each track, end to end; packets are copied into one faststart MP4.
@@ -89,6 +93,7 @@ impl Task {
         match self {
             Task::Probe => "probe",
             Task::Encode(_) => "encode",
+            Task::Analyse(_) => "analyse",
             Task::Audio(_) => "audio",
             Task::Remux(_) => "remux",
             Task::Measure(_) => "measure",
@@ -125,6 +130,17 @@ pub struct EncodeTask {
     pub rungs: Vec<Rung>,
     /// Threads for each encoder that may use them without changing its output.
     pub threads: u32,
+}
+
+/// Get to know one chunk: what it costs and looks like at the probes' settings, where its scenes begin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnalyseTask {
+    /// The chunk as for its encode; the rungs are the probes, all of one size.
+    pub encode: EncodeTask,
+    /// The CRF of each probe.
+    pub crf: Vec<f64>,
+    /// One picture in so many is scored.
+    pub scored_every: u32,
 }
 
 /// Encode one audio rendition over the whole source.
@@ -226,9 +242,53 @@ pub enum RefusalReason {
 pub enum Report {
     Probe(Probe),
     Encode(EncodeReport),
+    Analyse(AnalyseReport),
     Audio(AudioReport),
     Remux(RemuxReport),
     Measure(MeasureReport),
+}
+
+/// One chunk, known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnalyseReport {
+    pub chunk: u32,
+    /// Frames in the chunk.
+    pub frames: u64,
+    /// How long they last together, output ticks.
+    pub ticks: i64,
+    /// The probes that could be measured.
+    pub probes: Vec<ProbePoint>,
+    /// Scenes that begin after the chunk's first frame, up to the first frame after the chunk.
+    pub cuts: Vec<SceneCut>,
+    /// Absent where there was no picture to look at.
+    pub texture: Option<Texture>,
+    /// Why a probe was not measured, or scenes not looked for.
+    pub notes: Vec<String>,
+    pub spent: AnalyseSpent,
+}
+
+/// What the pictures of a chunk are like, at the probes' size: means over the scored ones, in steps of 8 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Texture {
+    /// Spatial information (ITU-T P.910 7.7): standard deviation of the Sobel-filtered luma.
+    pub spatial: f64,
+    /// Temporal information (ITU-T P.910 7.8): standard deviation of the difference to the picture before.
+    pub temporal: f64,
+    /// Standard deviation of the noise.
+    pub noise: f64,
+}
+
+/// CPU seconds of an analysis, as the process clock saw them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AnalyseSpent {
+    /// Reading, decoding, filtering, scaling.
+    pub decode_s: f64,
+    /// Scene cuts and texture.
+    pub look_s: f64,
+    /// The probes' encoders and decoders.
+    pub probe_s: f64,
+    /// VMAF.
+    pub score_s: f64,
 }
 
 /// One chunk, encoded.

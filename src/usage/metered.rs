@@ -79,7 +79,7 @@ pub fn of(plan: Option<&Plan>, source_bytes: u64, markers: &[Marker]) -> Usage {
                     seconds: seconds(length_ms(&report.segments, report.init.timescale)),
                 });
             }
-            PartResult::Probe | PartResult::Package { .. } => {}
+            PartResult::Probe | PartResult::Analyse(_) | PartResult::Decide | PartResult::Package { .. } => {}
         }
     }
     usage.output_bytes = kept_bytes(plan, markers);

@@ -12,10 +12,12 @@ use crate::part::scratch::ScratchFolder;
 use crate::part::{Children, Mode, Settings, StopFuture, Tools};
 use crate::plan::Chunk;
 use crate::plan::marker::PartId;
+use crate::plan::narrowband::ProbePoint;
+use crate::plan::narrowband::grid::SceneCut;
 use crate::probe::{Clock, Colour, DynamicRange, Interlace, Keyframe, Probe, Scan, VideoStream};
 use crate::sandbox::protocol::{
-    Damage, EncodeReport, EncodeTask, EncodedRung, FrameProof, InitSegment, Limits, Refusal, RefusalReason, RemuxReport, Report,
-    Segment, Task,
+    AnalyseReport, AnalyseSpent, AnalyseTask, Damage, EncodeReport, EncodeTask, EncodedRung, FrameProof, InitSegment, Limits,
+    Refusal, RefusalReason, RemuxReport, Report, Segment, Task,
 };
 use crate::sandbox::{Finished, InputSource, Outcome};
 use crate::shutdown::{self, Stopper};
@@ -154,6 +156,7 @@ fn part_of(task: &Task) -> PartId {
     match task {
         Task::Probe => PartId::Probe,
         Task::Encode(task) => PartId::Encode(task.chunk.index),
+        Task::Analyse(task) => PartId::Analyse(task.encode.chunk.index),
         Task::Audio(_) => PartId::Audio(0),
         Task::Remux(_) => PartId::Package,
         Task::Measure(_) => unreachable!("no part compares"),
@@ -164,6 +167,7 @@ fn report(task: &Task, scratch: &Path) -> Report {
     match task {
         Task::Probe => Report::Probe(probe()),
         Task::Encode(task) => Report::Encode(encode(task, scratch)),
+        Task::Analyse(task) => Report::Analyse(analyse(task)),
         Task::Audio(_) => unreachable!("the source has no audio"),
         Task::Measure(_) => unreachable!("no part compares"),
         Task::Remux(task) => {
@@ -209,6 +213,26 @@ fn probe() -> Probe {
 
 fn proof(pts: i64) -> FrameProof {
     FrameProof { pts, pixels: format!("{pts:016x}") }
+}
+
+/// Every chunk is a little harder than the one before, and has a scene cut a second and a half after it begins.
+fn analyse(task: &AnalyseTask) -> AnalyseReport {
+    let Chunk { index, segments, end, .. } = &task.encode.chunk;
+    let (from, to) = (segments[0], end.unwrap_or(FRAMES));
+    let probe = |n: usize, crf: f64| {
+        let kbps = (800 + 40 * u64::from(*index)) >> (2 * n);
+        ProbePoint { crf, bits: kbps * 1000 * (to - from) as u64 / 25, vmaf_neg: [94.0, 80.0][n % 2] }
+    };
+    AnalyseReport {
+        chunk: *index,
+        frames: (to - from) as u64,
+        ticks: (to - from) * task.encode.ticks_per_tick,
+        probes: task.crf.iter().enumerate().map(|(n, crf)| probe(n, *crf)).collect(),
+        cuts: vec![SceneCut { at: from + 60, strength: 0.9 }],
+        texture: None,
+        notes: Vec::new(),
+        spent: AnalyseSpent::default(),
+    }
 }
 
 fn encode(task: &EncodeTask, scratch: &Path) -> EncodeReport {

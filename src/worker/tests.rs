@@ -131,6 +131,60 @@ async fn a_job_broken_off_goes_on_with_the_parts_that_are_missing() {
 }
 
 #[tokio::test]
+async fn where_content_decides_chunks_are_analysed_then_it_is_decided_once_and_every_chunk_encoded_by_it() {
+    let (site, children) = (Site::new(), FakeChildren::new(|_, _| Act::Work));
+    let mut process = site.start(&children);
+    assert_eq!(process.until_ended(&job("narrowband-h264")).await, State::Completed);
+    let ran = children.ran();
+    assert!(ran.values().all(|times| *times == 1), "{ran:?}");
+    let chunks = ran.keys().filter(|part| matches!(part, PartId::Encode(_))).count();
+    let analysed = ran.keys().filter(|part| matches!(part, PartId::Analyse(_))).count();
+    assert!(chunks > 6 && chunks == analysed, "several windows of both: {ran:?}");
+    let place = |is: &dyn Fn(&Fact) -> bool| process.facts().iter().position(|fact| is(fact)).unwrap();
+    let decided = place(&|f| matches!(f, Fact::PartCompleted { part: PartId::Decide, .. }));
+    let started = place(&|f| matches!(f, Fact::StageStarted { stage: Stage::Analyse, .. }));
+    let encoding = place(&|f| matches!(f, Fact::StageStarted { stage: Stage::Encode, .. }));
+    assert!(started < decided && decided < encoding, "{:?}", process.facts());
+    let last = process.facts().iter().rposition(|f| matches!(f, Fact::PartCompleted { part: PartId::Analyse(_), .. })).unwrap();
+    assert!(last < decided, "{:?}", process.facts());
+
+    let report = report(&process).await;
+    let found = report.narrowband.expect("content decided");
+    assert_eq!((found.analysis.len(), found.decision.rungs.len()), (chunks, report.rungs.len()));
+    let crf = |chunk: usize| report.chunks[chunk].rungs[0].planned.expect("it was planned").crf;
+    assert!(crf(0) != crf(chunks - 1), "the last chunk is harder than the first");
+    assert!(found.grid.segments_on_cuts > 1, "{:?}", found.grid);
+}
+
+#[tokio::test]
+async fn what_was_decided_stays_although_a_job_is_broken_off_and_taken_up() {
+    let site = Site::new();
+    let children = FakeChildren::new(|part, before| if part == PartId::Encode(1) && before == 0 { Act::Hang } else { Act::Work });
+    let process = site.start(&children);
+    let (stopper, stop) = shutdown::channel();
+    let worker = tokio::spawn(process.worker().run(stop));
+    let _events = process.submit(&job("narrowband-h264")).await;
+    children.hanging.notified().await;
+    stopper.stop();
+    worker.await.unwrap().unwrap();
+    let decided = site.dir.path().join("work/jobs/talk/decided.json");
+    let before = std::fs::read(&decided).unwrap();
+    let draft = std::fs::read(decided.with_file_name("plan.json")).unwrap();
+    // Whoever decided died before it was said, and one analysis is told otherwise by now.
+    for part in [PartId::Decide, PartId::Analyse(0)] {
+        process.tools.stores.work().delete(&Key::marker(&id(), part)).await.unwrap();
+    }
+
+    let mut second = site.start(&children);
+    let accepted = accepted(&second).await;
+    assert!(matches!(resume::look(&second.tools, &accepted).await, Ok(Found::Begun { .. })));
+    assert_eq!(second.until_ended(&job("narrowband-h264")).await, State::Completed);
+    assert_eq!(std::fs::read(&decided).unwrap(), before);
+    assert_eq!(std::fs::read(decided.with_file_name("plan.json")).unwrap(), draft, "the draft is never written over");
+    assert_eq!(children.ran()[&PartId::Analyse(0)], 1, "what is decided needs no analysis");
+}
+
+#[tokio::test]
 async fn a_part_whose_object_was_removed_is_done_again_and_no_other() {
     let (site, children) = (Site::new(), FakeChildren::new(|_, _| Act::Work));
     let mut process = site.start(&children);

@@ -4,6 +4,7 @@
 mod exit_codes;
 #[path = "../common/media.rs"]
 mod media;
+mod narrowband;
 mod places;
 mod stage;
 mod stopping;

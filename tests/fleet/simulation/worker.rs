@@ -19,6 +19,7 @@ enum Op {
     Look(PartId),
     Child(PartId),
     PutPlan,
+    PutDecided,
     PutMarker(PartId),
     After(PartId),
     List(Option<PartId>),
@@ -131,6 +132,10 @@ impl Worker {
                 store.planned = true;
                 Vec::new()
             }
+            Op::PutDecided => {
+                store.decided = true;
+                Vec::new()
+            }
             Op::PutMarker(part) => {
                 store.markers.insert(*part);
                 vec![Op::Tell(completed(*part)), Op::After(*part), Op::Ack]
@@ -171,10 +176,22 @@ impl Worker {
                 return Err(format!("packaged without {missing:?}"));
             }
         }
+        let early = match part {
+            PartId::Decide => reconcile::analysis(&world.plan).iter().any(|p| !world.store.markers.contains(p)),
+            PartId::Encode(_) | PartId::Audio(_) => world.plan.narrowband().is_some() && !world.store.decided,
+            _ => false,
+        };
+        if early {
+            return Err(format!("{part} before its time"));
+        }
         if world.in_a_thousand(world.storm.child_dies) {
             return Ok(None);
         }
-        let plan = (part == PartId::Probe).then_some(Op::PutPlan);
+        let plan = match part {
+            PartId::Probe => Some(Op::PutPlan),
+            PartId::Decide => Some(Op::PutDecided),
+            _ => None,
+        };
         Ok(Some(plan.into_iter().chain([Op::PutMarker(part)]).collect()))
     }
 
@@ -231,15 +248,29 @@ fn completed(part: PartId) -> Fact {
 }
 
 fn after(part: PartId, world: &World) -> Vec<Op> {
-    if let Some(released) = reconcile::released_by(&world.plan, part, world.window) {
+    let plan = world.plan_if_known().unwrap_or(&world.draft);
+    if let Some(released) = reconcile::released_by(plan, part, world.window) {
         return vec![Op::Publish(released)];
     }
-    if part != PartId::Probe {
-        return vec![Op::List(Some(part))];
+    let mut ops = Vec::new();
+    if part == PartId::Probe {
+        ops.push(Op::Tell(Fact::StageCompleted { stage: Stage::Probe }));
+        if plan.narrowband().is_some() {
+            ops.push(started(Stage::Analyse, reconcile::analysis(plan).len() as u64 + 1));
+        }
     }
-    let parts = reconcile::work(&world.plan).len() as u64;
-    let started = Fact::StageStarted { stage: Stage::Encode, parts, frames: 100 * parts, media_s: 1.0 };
-    vec![Op::Tell(Fact::StageCompleted { stage: Stage::Probe }), Op::Tell(started), Op::List(None)]
+    if matches!(part, PartId::Probe | PartId::Decide) && !plan.is_draft() {
+        if plan.narrowband().is_some() {
+            ops.push(Op::Tell(Fact::StageCompleted { stage: Stage::Analyse }));
+        }
+        ops.push(started(Stage::Encode, reconcile::work(plan).len() as u64));
+    }
+    ops.push(Op::List((part != PartId::Probe).then_some(part)));
+    ops
+}
+
+fn started(stage: Stage, parts: u64) -> Op {
+    Op::Tell(Fact::StageStarted { stage, parts, frames: 100 * parts, media_s: 1.0 })
 }
 
 fn list(finished: Option<PartId>, world: &World) -> Vec<Op> {

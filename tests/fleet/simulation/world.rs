@@ -3,8 +3,8 @@
 use super::actors::Actors;
 use narrows::event::{Event, Fact, Projection, Recorded, State};
 use narrows::job::JobId;
-use narrows::plan::Plan;
 use narrows::plan::marker::PartId;
+use narrows::plan::{NarrowbandPlan, Plan, ProbePlan};
 use narrows::reconcile;
 use narrows::usage::Usage;
 use rand::rngs::StdRng;
@@ -20,6 +20,9 @@ const CALM_STEPS: u64 = 20_000;
 const CALM_TICKS: u64 = 40;
 /// What happened last, kept for the story of a failure.
 const STORY_LINES: usize = 400;
+
+/// In one schedule of so many content decides the ladder.
+const CONTENT_DECIDES_EVERY: u64 = 3;
 
 /// How often what goes wrong, in a thousand steps.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +63,8 @@ pub struct Store {
     pub accepted: bool,
     pub open: bool,
     pub planned: bool,
+    /// What content decides stands beside the plan.
+    pub decided: bool,
     pub markers: BTreeSet<PartId>,
     pub cancel: bool,
     pub result: Option<State>,
@@ -103,7 +108,10 @@ pub struct World {
     chance: StdRng,
     pub storm: Storm,
     pub calm: bool,
+    /// Everything decided.
     pub plan: Plan,
+    /// The plan before content decided; the same where it decides nothing.
+    pub draft: Plan,
     pub window: u32,
     pub store: Store,
     pub work: Vec<Letter<Order>>,
@@ -124,6 +132,21 @@ pub struct World {
 
 pub fn id() -> JobId {
     JobId::try_from("talk".to_string()).expect("it is one")
+}
+
+/// A plan and its draft.
+fn plans(chunks: u32, audio: usize, content_decides: bool) -> (Plan, Plan) {
+    let (mut plan, mut draft) = (plan(chunks, audio), plan(chunks, audio));
+    if content_decides {
+        let probe = ProbePlan { rungs: Vec::new(), crf: vec![24.0, 34.0], scored_every: 6 };
+        let set = |plan: &mut Plan, crf| {
+            let video = plan.video.as_mut().expect("the kept plan has video");
+            video.narrowband = Some(NarrowbandPlan { probe: probe.clone(), crf });
+        };
+        set(&mut draft, Vec::new());
+        set(&mut plan, vec![vec![27.5]; chunks as usize]);
+    }
+    (plan, draft)
 }
 
 fn plan(chunks: u32, audio: usize) -> Plan {
@@ -156,11 +179,13 @@ impl World {
             cancel: rate(3),
         };
         let (chunks, audio, window) = (chance.random_range(1..8), chance.random_range(0..3), chance.random_range(1..5));
+        let (plan, draft) = plans(chunks, audio, seed % CONTENT_DECIDES_EVERY == 1);
         Self {
             chance,
             storm,
             calm: false,
-            plan: plan(chunks, audio),
+            plan,
+            draft,
             window,
             store: Store { cursor: 1, ..Store::default() },
             work: vec![Letter::new(Order::Submit)],
@@ -214,7 +239,7 @@ impl World {
     }
 
     pub fn plan_if_known(&self) -> Option<&Plan> {
-        self.store.planned.then_some(&self.plan)
+        self.store.planned.then_some(if self.store.decided { &self.plan } else { &self.draft })
     }
 
     pub fn tell(&mut self, fact: Fact) {

@@ -1,0 +1,171 @@
+use super::*;
+use crate::plan::make::tests::{check, is_kept, picture, preset, source, stereo};
+use crate::plan::narrowband::ProbePoint;
+use crate::plan::{analyse_task, encode_task};
+use crate::probe::{AudioStream, VideoStream};
+use crate::sandbox::protocol::AnalyseSpent;
+use serde_json::json;
+
+/// Ticks a second of the source.
+const SECOND: i64 = 12_800;
+
+/// Where a scene begins: at a frame, two seconds and a half after the first.
+const CUT: i64 = 63 * 512;
+
+/// A chunk of so many kbit/s and this quality at the lower CRF, a fifth of the rate at the higher one.
+fn report(plan: &Plan, chunk: u32, kbps: u64, vmaf: f64, cuts: &[(i64, f64)]) -> AnalyseReport {
+    let video = plan.video.as_ref().unwrap();
+    let ticks = video.chunk_ticks(chunk as usize);
+    let seconds = ticks as f64 / SECOND as f64;
+    let [low, high] = video.narrowband.as_ref().unwrap().probe.crf[..] else { panic!("two probes") };
+    let point = |crf, kbps: u64, vmaf_neg| ProbePoint { crf, bits: (kbps as f64 * 1000.0 * seconds) as u64, vmaf_neg };
+    AnalyseReport {
+        chunk,
+        frames: (seconds * 25.0).round() as u64,
+        ticks,
+        probes: vec![point(low, kbps, vmaf), point(high, kbps / 5, vmaf - 14.0)],
+        cuts: cuts.iter().map(|(at, strength)| SceneCut { at: 1024 + at, strength: *strength }).collect(),
+        texture: None,
+        notes: Vec::new(),
+        spent: AnalyseSpent::default(),
+    }
+}
+
+/// A quiet scene, a chase of two chunks, titles; a cut in the first chunk and one where the second begins.
+fn reports(plan: &Plan) -> Vec<AnalyseReport> {
+    let second_chunk = plan.video.as_ref().unwrap().chunks[1].start.unwrap() - 1024;
+    vec![
+        report(plan, 0, 700, 95.0, &[(CUT, 0.8), (second_chunk, 0.9)]),
+        report(plan, 1, 3000, 91.0, &[]),
+        report(plan, 2, 2600, 92.0, &[]),
+        report(plan, 3, 120, 98.0, &[]),
+    ]
+}
+
+fn drafted(name: &str, sound: Vec<AudioStream>) -> (Probe, Preset, Plan) {
+    let (probe, preset) = (source(vec![picture()], sound), preset(name, &[]));
+    let draft = check(&format!("{name}-draft"), &probe, &preset);
+    (probe, preset, draft)
+}
+
+fn video(plan: &Plan) -> &VideoPlan {
+    plan.video.as_ref().unwrap()
+}
+
+#[test]
+fn a_draft_knows_its_chunks_and_probes_and_the_decided_plan_everything() {
+    for name in ["narrowband-h265", "narrowband-h264"] {
+        let (probe, preset, draft) = drafted(name, stereo());
+        assert!(draft.is_draft() && video(&draft).rungs.is_empty());
+        let decided = decided(&draft, &probe, &preset, &reports(&draft)).unwrap();
+        is_kept(name, &decided.plan);
+        assert!(!decided.plan.is_draft());
+        let (before, after) = (video(&draft), video(&decided.plan));
+        let bounds = |video: &VideoPlan| video.chunks.iter().map(|c| (c.start, c.end, c.keyframe)).collect::<Vec<_>>();
+        assert_eq!(bounds(before), bounds(after), "what was analysed is what is encoded");
+        assert!(after.rungs.len() >= 3, "{:?}", decided.decision.notes);
+        assert!(after.narrowband.as_ref().unwrap().crf.iter().all(|of_chunk| of_chunk.len() == after.rungs.len()));
+        assert_eq!(serde_json::from_str::<Decided>(&serde_json::to_string(&decided).unwrap()).unwrap(), decided);
+    }
+}
+
+#[test]
+fn the_same_reports_decide_the_same_in_whatever_order_they_come() {
+    let (probe, preset, draft) = drafted("narrowband-h265", stereo());
+    let mut reports = reports(&draft);
+    let first = decided(&draft, &probe, &preset, &reports).unwrap();
+    reports.reverse();
+    assert_eq!(decided(&draft, &probe, &preset, &reports).unwrap(), first);
+    // What is decided of a decided plan's own draft stays the same, too: its probes are still there.
+    assert_eq!(video(&first.plan).narrowband.as_ref().unwrap().probe, video(&draft).narrowband.as_ref().unwrap().probe);
+}
+
+#[test]
+fn every_chunk_is_encoded_at_its_own_crf_with_parameter_sets_that_do_not_say_so() {
+    for (name, parameters) in [("narrowband-h265", "x265-params"), ("narrowband-h264", "x264-params")] {
+        let (probe, preset, draft) = drafted(name, Vec::new());
+        let plan = decided(&draft, &probe, &preset, &reports(&draft)).unwrap().plan;
+        let crfs = &video(&plan).narrowband.as_ref().unwrap().crf;
+        let tasks: Vec<_> = (0..4).map(|chunk| encode_task(&plan, &probe, chunk, 1)).collect();
+        for (task, crfs) in tasks.iter().zip(crfs) {
+            let told: Vec<&str> = task.rungs.iter().map(|rung| rung.encoder.options["crf"].as_str()).collect();
+            assert_eq!(told, crfs.iter().map(f64::to_string).collect::<Vec<_>>());
+        }
+        assert_ne!(tasks[0].rungs[0].encoder.options["crf"], tasks[1].rungs[0].encoder.options["crf"], "{crfs:?}");
+        let others = |task: &crate::sandbox::protocol::EncodeTask| {
+            let mut rungs = task.rungs.clone();
+            rungs.iter_mut().for_each(|rung| drop(rung.encoder.options.remove("crf")));
+            rungs
+        };
+        assert_eq!(others(&tasks[0]), others(&tasks[1]), "everything else is the same");
+        let written = &tasks[0].rungs[0].encoder.options[parameters];
+        assert_eq!(written.contains("stitchable=1"), name == "narrowband-h264", "{written}");
+    }
+}
+
+#[test]
+fn a_rungs_cap_is_at_most_twice_its_mean_rate() {
+    let (probe, preset, draft) = drafted("narrowband-h265", Vec::new());
+    let decided = decided(&draft, &probe, &preset, &reports(&draft)).unwrap();
+    for (rung, planned) in decided.decision.rungs.iter().zip(&video(&decided.plan).rungs) {
+        let parameters = &planned.encoder.options["x265-params"];
+        let cap = parameters.split(':').find_map(|p| p.strip_prefix("vbv-maxrate=")).unwrap().parse::<f64>().unwrap();
+        assert!(cap >= rung.peak_kbps.floor() && cap <= (2.0 * rung.predicted_kbps).max(rung.peak_kbps).ceil(), "{cap} {rung:?}");
+    }
+}
+
+#[test]
+fn segments_begin_on_cuts_and_sound_with_them() {
+    let (probe, preset, draft) = drafted("narrowband-h265", stereo());
+    let decided = decided(&draft, &probe, &preset, &reports(&draft)).unwrap();
+    let chunks = &video(&decided.plan).chunks;
+    // Half a frame before the frame of the cut.
+    assert_eq!(chunks[0].segments[1], 1024 + CUT - 256);
+    assert_eq!(decided.grid.starts_on_cut, [true, true, false, false]);
+    let starts = chunks.iter().flat_map(|chunk| &chunk.segments).skip(1);
+    let heard: Vec<i64> = starts.map(|at| ((at - 1024) * 48_000 + SECOND / 2) / SECOND).collect();
+    assert_eq!(decided.plan.audio[0].segments[1..], heard);
+    assert_ne!(decided.plan.audio[0].segments, draft.audio[0].segments);
+}
+
+#[test]
+fn a_title_of_which_nothing_is_known_is_decided_all_the_same() {
+    let (probe, preset, draft) = drafted("narrowband-h265", stereo());
+    let decided = decided(&draft, &probe, &preset, &[]).unwrap();
+    assert!(!decided.plan.is_draft() && !video(&decided.plan).rungs.is_empty());
+    assert!(decided.grid.cuts.is_empty());
+}
+
+#[test]
+fn frames_on_a_clean_clock_keep_the_segments_that_they_may_outrun() {
+    let clock = Clock::Untrusted { why: "they start again at packet 400".into() };
+    let joined = VideoStream { clock, last_pts: 170_000, end_pts: 170_512, ..picture() };
+    let (probe, preset) = (source(vec![joined], Vec::new()), preset("narrowband-h265", &[]));
+    let draft = crate::plan::make(&crate::plan::make::tests::job(), &probe, &preset).unwrap();
+    let found = [report(&draft, 0, 900, 94.0, &[(CUT, 0.9)])];
+    let decided = decided(&draft, &probe, &preset, &found).unwrap();
+    assert_eq!(video(&decided.plan).chunks, video(&draft).chunks);
+}
+
+#[test]
+fn a_small_source_is_probed_at_its_own_size_and_analysed_like_it_is_encoded() {
+    let phone = VideoStream { width: 640, height: 360, rotation: 90, ..picture() };
+    let probe = source(vec![phone], Vec::new());
+    let preset = preset("narrowband-h264", &[("narrowband.effort", json!("best"))]);
+    let draft = crate::plan::make(&crate::plan::make::tests::job(), &probe, &preset).unwrap();
+    let task = analyse_task(&draft, &probe, 2, 3);
+    let sizes: Vec<(u32, u32)> = task.encode.rungs.iter().map(|rung| (rung.width, rung.height)).collect();
+    assert_eq!((sizes, task.scored_every, task.encode.threads), (vec![(360, 640); 2], 2, 3));
+    assert_eq!((task.encode.filters.rotation, task.encode.keyframes.is_empty()), (90, false));
+    let told: Vec<&str> = task.encode.rungs.iter().map(|rung| rung.encoder.options["crf"].as_str()).collect();
+    assert_eq!(told, task.crf.iter().map(f64::to_string).collect::<Vec<_>>());
+}
+
+#[test]
+fn another_presets_plan_is_not_decided() {
+    let (probe, _, draft) = drafted("narrowband-h265", Vec::new());
+    let other = preset("h265", &[]);
+    assert!(matches!(decided(&draft, &probe, &other, &[]), Err(PlanError::Preset(_))));
+    let ladder = crate::plan::make(&crate::plan::make::tests::job(), &probe, &other).unwrap();
+    assert!(matches!(decided(&ladder, &probe, &preset("narrowband-h265", &[]), &[]), Err(PlanError::Preset(_))));
+}

@@ -1,0 +1,146 @@
+//! The section `[narrowband]` of a preset: content decides rungs and qualities, by these rules.
+
+use super::super::encoder;
+use super::super::preset::{PixelRule, VideoCodec, VideoRules};
+use super::allocate::check_range;
+use super::grid::GridRules;
+use super::rules::Rules;
+use serde::{Deserialize, Serialize};
+
+/// Short sides of a probe, pixels: libvmaf judges no picture under 64, and a probe above 1080 is no probe.
+const SHORT_SIDES: std::ops::RangeInclusive<u32> = 64..=1080;
+/// Pictures between two scored ones, at most.
+const MOST_PASSED_OVER: u32 = 100;
+/// Two probes nearer than this say little of the slope between them, CRF.
+const LEAST_SPAN_CRF: f64 = 4.0;
+/// Segments outside these are no segments to a player, seconds.
+const SHORTEST_SEGMENT_S: f64 = 0.5;
+const LONGEST_SEGMENT_S: f64 = 12.0;
+
+/// How content decides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NarrowbandRules {
+    #[serde(default)]
+    pub effort: Effort,
+    pub probe: ProbeRules,
+    #[serde(default)]
+    pub grid: GridRules,
+    #[serde(default)]
+    pub decision: Rules,
+}
+
+/// How much work goes into knowing the source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effort {
+    /// A few pictures a second are scored.
+    #[default]
+    Balanced,
+    /// Every second picture is.
+    Best,
+}
+
+impl Effort {
+    /// One picture in so many is scored.
+    fn scored_every(self) -> u32 {
+        match self {
+            Effort::Balanced => 6,
+            Effort::Best => 2,
+        }
+    }
+}
+
+/// The fast encodes by which a chunk is known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeRules {
+    /// Short side of the picture, pixels; a smaller source is probed at its own size.
+    pub short_side: u32,
+    /// The encoder's speed preset.
+    pub speed: String,
+    /// The two CRFs.
+    pub crf: [f64; 2],
+    /// One picture in so many is scored; absent: by `effort`.
+    #[serde(default)]
+    pub scored_every: Option<u32>,
+}
+
+impl NarrowbandRules {
+    /// One picture in so many is scored.
+    pub fn scored_every(&self) -> u32 {
+        self.probe.scored_every.unwrap_or_else(|| self.effort.scored_every())
+    }
+
+    /// The rules of the probe's encoder: the preset's own, but fast.
+    pub fn probe_encoder(&self, video: &VideoRules) -> VideoRules {
+        VideoRules { speed: self.probe.speed.clone(), ..video.clone() }
+    }
+
+    /// # Errors
+    /// The path of what is wrong, and why.
+    pub fn check(&self, video: &VideoRules) -> Result<(), (String, String)> {
+        let bad = |path: &str, reason: &str| Err((path.to_string(), reason.to_string()));
+        if !video.rungs.is_empty() {
+            return bad("video.rungs", "content decides the rungs: list none beside [narrowband]");
+        }
+        if video.codec == VideoCodec::Av1 {
+            return bad("video.codec", "narrowband encodes h265 and h264");
+        }
+        if video.pixels != PixelRule::Delivery {
+            return bad("video.pixels", "narrowband judges delivery pixels only");
+        }
+        if video.upscale {
+            return bad("video.upscale", "narrowband makes no rung larger than the source");
+        }
+        let probe = &self.probe;
+        if !SHORT_SIDES.contains(&probe.short_side) {
+            return bad("narrowband.probe.short_side", "64 to 1080 pixels");
+        }
+        if encoder::check_speed(&self.probe_encoder(video)).is_err() {
+            return bad("narrowband.probe.speed", "no speed of this encoder");
+        }
+        let [low, high] = probe.crf;
+        if !((0.0..=51.0).contains(&low) && high <= 51.0 && high - low >= LEAST_SPAN_CRF) {
+            return bad("narrowband.probe.crf", "two CRFs of 0 to 51, the lower first, 4 or more apart");
+        }
+        if !(1..=MOST_PASSED_OVER).contains(&self.scored_every()) {
+            return bad("narrowband.probe.scored_every", "1 to 100");
+        }
+        let grid = &self.grid;
+        if ![SHORTEST_SEGMENT_S, grid.shortest_s, grid.nominal_s, grid.longest_s, LONGEST_SEGMENT_S].is_sorted() {
+            return bad("narrowband.grid", "0.5 <= shortest_s <= nominal_s <= longest_s <= 12");
+        }
+        let decision = &self.decision;
+        if !(1.0..100.0).contains(&decision.goal_vmaf) || !(1.0..100.0).contains(&decision.second_vmaf) {
+            return bad("narrowband.decision", "qualities are 1 to 100");
+        }
+        if !(1..=16).contains(&decision.most_rungs) {
+            return bad("narrowband.decision.most_rungs", "1 to 16");
+        }
+        check_range(&decision.allocation.crf).map_err(|why| ("narrowband.decision.allocation.crf".to_string(), why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::preset::Preset;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn what_narrowband_cannot_do_is_refused_by_its_path() {
+        let path = |path: &str, value: serde_json::Value| {
+            Preset::built_in("narrowband-h265", &BTreeMap::from([(path.to_string(), value)])).unwrap_err().path
+        };
+        assert_eq!(path("video.rungs", serde_json::json!([{"height": 720, "crf": 20}])), "video.rungs");
+        assert_eq!(path("video.codec", "av1".into()), "video.codec");
+        assert_eq!(path("video.pixels", "source".into()), "video.pixels");
+        assert_eq!(path("narrowband.probe.crf", serde_json::json!([30, 28])), "narrowband.probe.crf");
+        assert_eq!(path("narrowband.probe.speed", "warp".into()), "narrowband.probe.speed");
+        assert_eq!(path("narrowband.grid.shortest_s", 9.into()), "narrowband.grid");
+        assert_eq!(path("narrowband.decision.gaol_vmaf", 90.into()), "narrowband.decision.gaol_vmaf");
+        assert_eq!(path("narrowband.effort", "turbo".into()), "narrowband.effort");
+        let without = BTreeMap::from([("narrowband".to_string(), serde_json::json!({}))]);
+        assert!(Preset::built_in("narrowband-h264", &without).is_err(), "a probe must be described");
+    }
+}
