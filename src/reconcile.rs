@@ -1,13 +1,14 @@
 //! What exists -> what to do next. Pure and level-triggered: called twice, late, or from two workers, it is harmless.
 //!
 //! The way of a job is `probe`, then its work (audio renditions and chunks), then `package`. Where content decides the
-//! ladder, the chunks are analysed and `decide` comes before the work: until then the plan is a draft, of which nothing
-//! can be encoded. (Sound could be, but for its segments: they begin where the picture's do, and those are decided, too.)
+//! ladder, there are more stages, each closed by a part that revises the plan: the chunks are analysed and a `survey`
+//! chooses what to calibrate; then `decide` says rungs and qualities; the work follows (sound, too: its segments begin where
+//! the picture's do, and those are decided); `verify` chooses what to encode once more; then comes `package`.
 //!
-//! Of the analysis, and then of the work, only a window is out at any time: finishing the part at place *i* releases the one
-//! at *i + window*, so that a long film never drowns a short clip, and no state is kept but the markers.
+//! Of a stage only a window is out at any time: finishing the part at place *i* releases the one at *i + window*, so that a
+//! long film never drowns a short clip, and no state is kept but the markers.
 
-use crate::plan::Plan;
+use crate::plan::{Plan, Revision};
 use crate::plan::marker::PartId;
 use std::collections::BTreeSet;
 
@@ -37,13 +38,39 @@ pub fn work(plan: &Plan) -> Vec<PartId> {
     (0..plan.audio.len() as u32).map(PartId::Audio).chain(chunks.into_iter().map(PartId::Encode)).collect()
 }
 
-/// The chunks to analyse before anything is decided, in the order they are released; none where content decides nothing.
-pub fn analysis(plan: &Plan) -> Vec<PartId> {
-    let chunks = plan.video.as_ref().filter(|video| video.narrowband.is_some()).map_or(0, |video| video.chunks.len());
-    (0..chunks as u32).map(PartId::Analyse).collect()
+/// Parts that may be worked on side by side, in the order they are released, and the part that follows when all are done.
+struct Group {
+    parts: Vec<PartId>,
+    closing: PartId,
 }
 
-/// What follows from the markers in `done`. The plan is the decided one as soon as there is one.
+/// The stages between probe and end that this revision of the plan knows of.
+fn stages(plan: &Plan) -> Vec<Group> {
+    let (Some(narrowband), Some(video)) = (plan.narrowband(), &plan.video) else {
+        return vec![Group { parts: work(plan), closing: PartId::Package }];
+    };
+    let chunks = 0..video.chunks.len() as u32;
+    let mut stages = vec![Group { parts: chunks.map(PartId::Analyse).collect(), closing: PartId::Survey }];
+    if let Some(calibrations) = &narrowband.calibrations {
+        let parts = calibrations.iter().map(|c| PartId::Calibrate(c.chunk)).collect();
+        stages.push(Group { parts, closing: PartId::Decide });
+    }
+    if plan.is_decided() {
+        stages.push(Group { parts: work(plan), closing: PartId::Verify });
+    }
+    if plan.revision() == Revision::Verified {
+        let repairs = narrowband.repairs.iter().flatten().map(|repair| PartId::Repair(repair.chunk));
+        stages.push(Group { parts: repairs.collect(), closing: PartId::Package });
+    }
+    stages
+}
+
+/// The parts that must be done before `closing` may be.
+pub fn before(plan: &Plan, closing: PartId) -> Vec<PartId> {
+    stages(plan).into_iter().find(|stage| stage.closing == closing).map_or(Vec::new(), |stage| stage.parts)
+}
+
+/// What follows from the markers in `done`. The plan is its latest revision.
 ///
 /// `finished` is the part whose marker was written just now: then only what it releases is published. Without it
 /// (a stalled job, a job just accepted) everything that should be out and has no marker is published again.
@@ -59,9 +86,8 @@ pub fn reconcile(plan: Option<&Plan>, done: &BTreeSet<PartId>, finished: Option<
     }
     let missing = missing(plan, done, window);
     let publish = match finished {
-        Some(PartId::Analyse(_) | PartId::Encode(_) | PartId::Audio(_)) if !is_next_stage(&missing) => {
-            let released = finished.and_then(|part| released_by(plan, part, window));
-            released.into_iter().filter(|part| !done.contains(part)).collect()
+        Some(part) if part.number().is_some() && !is_next_stage(&missing) => {
+            released_by(plan, part, window).into_iter().filter(|part| !done.contains(part)).collect()
         }
         _ => missing,
     };
@@ -70,33 +96,30 @@ pub fn reconcile(plan: Option<&Plan>, done: &BTreeSet<PartId>, finished: Option<
 
 /// Everything before is done: one part alone comes next.
 fn is_next_stage(missing: &[PartId]) -> bool {
-    matches!(missing, [PartId::Decide | PartId::Package])
+    matches!(missing, [part] if *part == PartId::Package || part.revises().is_some())
 }
 
 /// The part that may go out once `part` is done, besides those that were out already.
 pub fn released_by(plan: &Plan, part: PartId, window: u32) -> Option<PartId> {
-    let order = match part {
-        PartId::Analyse(_) => analysis(plan),
-        PartId::Encode(_) | PartId::Audio(_) if !plan.is_draft() => work(plan),
-        _ => return None,
-    };
-    let place = order.iter().position(|other| *other == part)?;
-    order.get(place + window.max(1) as usize).copied()
+    part.number()?;
+    let stages = stages(plan);
+    let mut places = stages.iter().filter_map(|stage| Some((stage, stage.parts.iter().position(|other| *other == part)?)));
+    let (stage, place) = places.next()?;
+    stage.parts.get(place + window.max(1) as usize).copied()
 }
 
-/// Every part that should be out by now and has no marker: those of the window, or `decide` when all is analysed, or
-/// `package` when all work is done.
+/// Every part that should be out by now and has no marker: those of the window, or the one that closes the stage.
 pub fn missing(plan: &Plan, done: &BTreeSet<PartId>, window: u32) -> Vec<PartId> {
-    if plan.is_draft() {
-        let missing = out_of(&analysis(plan), done, window);
-        return if missing.is_empty() { vec![PartId::Decide] } else { missing };
+    let stages = stages(plan);
+    let Some((now, passed)) = stages.split_last() else { return Vec::new() };
+    // Whoever closed a stage died before that was said: the part finds what it did.
+    if let Some(stage) = passed.iter().find(|stage| !done.contains(&stage.closing)) {
+        return vec![stage.closing];
     }
-    if plan.narrowband().is_some() && !done.contains(&PartId::Decide) {
-        // Whoever decided died before it was said: it is not decided again.
-        return vec![PartId::Decide];
-    }
-    let missing = out_of(&work(plan), done, window);
-    if missing.is_empty() && !done.contains(&PartId::Package) { vec![PartId::Package] } else { missing }
+    let missing = out_of(&now.parts, done, window);
+    // A marker of a closing part without its revision of the plan says nothing: it is done again.
+    let is_closed = now.closing == PartId::Package && done.contains(&now.closing);
+    if missing.is_empty() && !is_closed { vec![now.closing] } else { missing }
 }
 
 /// Those of the window that have no marker.
@@ -113,7 +136,9 @@ mod tests {
     use crate::job::OnDamage;
     use crate::plan::preset::{DamageRules, Packaging};
     use crate::plan::time::Rational;
-    use crate::plan::{AudioPlan, Chunk, Filters, NarrowbandPlan, ProbePlan, VideoPlan, encoder};
+    use crate::plan::{
+        AudioPlan, CalibrationPlan, Chunk, Filters, NarrowbandPlan, OutputColour, ProbePlan, RepairPlan, Rung, VideoPlan, encoder,
+    };
     use crate::probe::Clock;
     use proptest::prelude::*;
 
@@ -163,15 +188,38 @@ mod tests {
         }
     }
 
-    /// The same where content decides: the draft, and the plan that is decided of it.
-    fn narrowband(audio: usize, chunks: u32) -> (Plan, Plan) {
+    /// The same where content decides: every revision of the plan, the first and the last chunk to calibrate, the last
+    /// one to repair.
+    fn narrowband(audio: usize, chunks: u32) -> [Plan; 4] {
+        let rung = rung();
         let probe = ProbePlan { rungs: Vec::new(), crf: vec![24.0, 34.0], scored_every: 6 };
-        let with = |crf| {
+        let draft = NarrowbandPlan { reference: rung, probe, calibrations: None, crf: Vec::new(), verified_every: None, repairs: None };
+        let calibration = |chunk| CalibrationPlan { chunk, weight: 0.5, frames: 24, rungs: Vec::new(), crf: Vec::new() };
+        let calibrations = BTreeSet::from([0, chunks - 1]).into_iter().map(calibration).collect();
+        let surveyed = NarrowbandPlan { calibrations: Some(calibrations), ..draft.clone() };
+        let decided = NarrowbandPlan { crf: vec![vec![27.5]; chunks as usize], ..surveyed.clone() };
+        let repairs = Some(vec![RepairPlan { chunk: chunks - 1, crf: 22.0 }]);
+        let verified = NarrowbandPlan { repairs, ..decided.clone() };
+        [draft, surveyed, decided, verified].map(|narrowband| {
             let mut plan = plan(audio, chunks);
-            plan.video.as_mut().unwrap().narrowband = Some(NarrowbandPlan { probe: probe.clone(), crf });
+            plan.video.as_mut().unwrap().narrowband = Some(narrowband);
             plan
-        };
-        (with(Vec::new()), with(vec![vec![27.5]; chunks as usize]))
+        })
+    }
+
+    fn rung() -> Rung {
+        Rung {
+            name: "reference".into(),
+            width: 640,
+            height: 360,
+            sample_aspect: Rational::new(1, 1),
+            pixel_format: "yuv420p".into(),
+            full_range: false,
+            scale_from: None,
+            scaler: "bicubic".into(),
+            encoder: encoder::aac(128_000),
+            colour: OutputColour::default(),
+        }
     }
 
     fn done(parts: &[PartId]) -> BTreeSet<PartId> {
@@ -196,23 +244,41 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_encoded_before_it_is_decided_and_nothing_decided_before_it_is_analysed() {
-        use PartId::{Analyse, Audio, Decide, Encode, Package, Probe};
-        let (draft, decided) = narrowband(1, 3);
+    fn where_content_decides_each_stage_waits_for_the_one_before() {
+        use PartId::{Analyse, Audio, Calibrate, Decide, Encode, Package, Probe, Repair, Survey, Verify};
+        let [draft, surveyed, decided, verified] = narrowband(1, 3);
         let of = |plan: &Plan, parts: &[PartId], finished| reconcile(Some(plan), &done(parts), finished, 2);
         assert_eq!(of(&draft, &[Probe], Some(Probe)), Step::Publish(vec![Analyse(0), Analyse(1)]));
         assert_eq!(of(&draft, &[Probe, Analyse(0)], Some(Analyse(0))), Step::Publish(vec![Analyse(2)]));
         assert_eq!(of(&draft, &[Probe, Analyse(0), Analyse(2)], Some(Analyse(2))), Step::Wait);
-        let analysed = [Probe, Analyse(0), Analyse(1), Analyse(2)];
-        assert_eq!(of(&draft, &analysed, Some(Analyse(1))), Step::Publish(vec![Decide]));
-        let marked = [&analysed[..], &[Decide]].concat();
-        assert_eq!(of(&draft, &marked, None), Step::Publish(vec![Decide]), "a marker without its plan");
-        assert_eq!(of(&decided, &analysed, None), Step::Publish(vec![Decide]), "a plan without its marker");
-        assert_eq!(of(&decided, &marked, Some(Decide)), Step::Publish(vec![Audio(0), Encode(0)]));
-        assert_eq!(of(&decided, &marked, Some(Analyse(2))), Step::Wait, "a late duplicate");
-        let all = [&marked[..], &[Audio(0), Encode(0), Encode(1), Encode(2)]].concat();
-        assert_eq!(of(&decided, &all, Some(Encode(2))), Step::Publish(vec![Package]));
+        let mut all = vec![Probe, Analyse(0), Analyse(1), Analyse(2)];
+        assert_eq!(of(&draft, &all, Some(Analyse(1))), Step::Publish(vec![Survey]));
+        assert_eq!(of(&surveyed, &all, None), Step::Publish(vec![Survey]), "a plan without its marker");
+        all.push(Survey);
+        assert_eq!(of(&draft, &all, None), Step::Publish(vec![Survey]), "a marker without its plan");
+        assert_eq!(of(&surveyed, &all, Some(Survey)), Step::Publish(vec![Calibrate(0), Calibrate(2)]));
+        all.extend([Calibrate(0), Calibrate(2)]);
+        assert_eq!(of(&surveyed, &all, Some(Calibrate(0))), Step::Publish(vec![Decide]));
+        all.push(Decide);
+        assert_eq!(of(&decided, &all, Some(Decide)), Step::Publish(vec![Audio(0), Encode(0)]));
+        assert_eq!(of(&decided, &all, Some(Analyse(2))), Step::Wait, "a late duplicate");
+        all.extend([Audio(0), Encode(0), Encode(1), Encode(2)]);
+        assert_eq!(of(&decided, &all, Some(Encode(2))), Step::Publish(vec![Verify]));
+        all.push(Verify);
+        assert_eq!(of(&verified, &all, Some(Verify)), Step::Publish(vec![Repair(2)]));
+        all.push(Repair(2));
+        assert_eq!(of(&verified, &all, Some(Repair(2))), Step::Publish(vec![Package]));
+        all.push(Package);
+        assert_eq!(of(&verified, &all, Some(Package)), Step::Finish);
         assert_eq!(released_by(&draft, Audio(0), 2), None, "of a draft no chunk can be encoded");
+    }
+
+    #[test]
+    fn a_stage_without_parts_is_closed_at_once() {
+        let [_, mut surveyed, ..] = narrowband(0, 2);
+        surveyed.video.as_mut().unwrap().narrowband.as_mut().unwrap().calibrations = Some(Vec::new());
+        let all = done(&[PartId::Probe, PartId::Analyse(0), PartId::Analyse(1), PartId::Survey]);
+        assert_eq!(reconcile(Some(&surveyed), &all, Some(PartId::Survey), 2), Step::Publish(vec![PartId::Decide]));
     }
 
     #[test]
@@ -227,6 +293,12 @@ mod tests {
         }
     }
 
+    /// The revision of the plan that the markers say there is.
+    fn known<'p>(plans: &'p [Plan], markers: &BTreeSet<PartId>) -> &'p Plan {
+        let revised = markers.iter().filter(|part| part.revises().is_some()).count();
+        &plans[revised.min(plans.len() - 1)]
+    }
+
     proptest! {
         #[test]
         fn any_order_of_deliveries_ends_with_every_part_done(
@@ -236,11 +308,8 @@ mod tests {
             content_decides in any::<bool>(),
             choices in prop::collection::vec((any::<usize>(), 0_u8..10), 400),
         ) {
-            let (draft, decided) = if content_decides {
-                narrowband(audio, chunks)
-            } else {
-                (plan(audio, chunks), plan(audio, chunks))
-            };
+            let plans = if content_decides { narrowband(audio, chunks).to_vec() } else { vec![plan(audio, chunks)] };
+            let last = plans.last().unwrap();
             let mut markers = BTreeSet::new();
             let mut queue = vec![PartId::Probe];
             let mut published = BTreeSet::from([PartId::Probe]);
@@ -251,22 +320,16 @@ mod tests {
                 // A stalled job: the queue ran dry because publishes were lost.
                 let after = if queue.is_empty() { None } else { Some(queue.swap_remove(pick % queue.len())) };
                 if let Some(part) = after {
-                    if part == PartId::Package {
-                        prop_assert!(work(&decided).iter().all(|part| markers.contains(part)), "packaged too early");
-                    }
-                    if part == PartId::Decide {
-                        prop_assert!(analysis(&draft).iter().all(|part| markers.contains(part)), "decided too early");
-                    }
-                    let is_decided = !content_decides || markers.contains(&PartId::Decide);
-                    prop_assert!(is_decided || !work(&decided).contains(&part), "{} of a draft", part);
+                    prop_assert!(before(last, part).iter().all(|part| markers.contains(part)), "{} too early", part);
+                    let is_known = known(&plans, &markers).revision() >= part.works_by();
+                    prop_assert!(is_known, "{} before its plan", part);
                     markers.insert(part);
                     // Delivered twice.
                     if fate == 0 {
                         queue.push(part);
                     }
                 }
-                let known = if markers.contains(&PartId::Decide) { &decided } else { &draft };
-                let known = markers.contains(&PartId::Probe).then_some(known);
+                let known = markers.contains(&PartId::Probe).then_some(known(&plans, &markers));
                 let step = reconcile(known, &markers, after, window);
                 prop_assert_eq!(&step, &reconcile(known, &markers, after, window));
                 match step {
@@ -280,11 +343,8 @@ mod tests {
                     Step::Wait => prop_assert!(after.is_some(), "a stalled job is told to wait"),
                 }
             }
-            let mut all: BTreeSet<PartId> = work(&decided).into_iter().chain([PartId::Probe, PartId::Package]).collect();
-            if content_decides {
-                all.extend(analysis(&draft));
-                all.insert(PartId::Decide);
-            }
+            let mut all = BTreeSet::from([PartId::Probe]);
+            all.extend(stages(last).into_iter().flat_map(|stage| stage.parts.into_iter().chain([stage.closing])));
             prop_assert_eq!(&published, &all);
             prop_assert_eq!(&markers, &all);
         }

@@ -141,7 +141,7 @@ impl Meter {
         });
         let (mut parts_done, mut parts) = (self.recorded.parts.max(self.done.len() as u64), self.parts);
         if self.stage == Some(Stage::Analyse) {
-            (parts_done, parts) = (self.analysed.len() as u64, self.to_analyse);
+            (parts_done, parts) = ((self.analysed.len() as u64).min(self.to_analyse), self.to_analyse);
         }
         Reading { stage: self.stage, done, total: self.total, parts_done, parts, rates }
     }
@@ -154,6 +154,7 @@ pub(super) fn stage_name(stage: Option<Stage>) -> &'static str {
         Some(Stage::Probe) => "probing",
         Some(Stage::Analyse) => "analysing",
         Some(Stage::Encode) => "encoding",
+        Some(Stage::Verify) => "verifying",
         Some(Stage::Package) => "packaging",
     }
 }

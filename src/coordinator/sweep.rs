@@ -16,7 +16,7 @@ use crate::event::{Projection, State, rfc3339, tenant_stream};
 use crate::job::{JobId, Lane};
 use crate::part::accepted::Accepted;
 use crate::part::finish::JobResult;
-use crate::part::{PartMessage, with_decision};
+use crate::part::{PartMessage, latest_revision};
 use crate::plan::Plan;
 use crate::plan::marker::PartId;
 use crate::reconcile::{Step, reconcile};
@@ -261,7 +261,7 @@ impl Sweeper {
             return Ok(true);
         }
         let plan = match work.get_json::<Plan>(&Key::plan(job)).await? {
-            Some(plan) => Some(with_decision(work, job, plan).await?.0),
+            Some(plan) => Some(latest_revision(work, job, plan).await?.plan),
             None => None,
         };
         let paths = work.list(&Key::markers(job)).await?;

@@ -247,9 +247,10 @@ pub struct RenditionMedia {
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     Probe,
-    /// Only where content decides the ladder.
+    /// Only where content decides the ladder, as is `verify`.
     Analyse,
     Encode,
+    Verify,
     Package,
 }
 
@@ -258,8 +259,9 @@ impl Stage {
     pub fn of(part: PartId) -> Self {
         match part {
             PartId::Probe => Stage::Probe,
-            PartId::Analyse(_) | PartId::Decide => Stage::Analyse,
+            PartId::Analyse(_) | PartId::Survey | PartId::Calibrate(_) | PartId::Decide => Stage::Analyse,
             PartId::Encode(_) | PartId::Audio(_) => Stage::Encode,
+            PartId::Verify | PartId::Repair(_) => Stage::Verify,
             PartId::Package => Stage::Package,
         }
     }
@@ -271,6 +273,7 @@ impl fmt::Display for Stage {
             Stage::Probe => "probe",
             Stage::Analyse => "analyse",
             Stage::Encode => "encode",
+            Stage::Verify => "verify",
             Stage::Package => "package",
         })
     }

@@ -17,18 +17,9 @@ const MOST_REJECTIONS: usize = 64;
 /// The facts that have been taken in, as far as a [`super::Status`] cannot tell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seen {
+    /// By the kind of part, their numbers.
     #[serde(default)]
-    probe: bool,
-    #[serde(default)]
-    analyse: Bits,
-    #[serde(default)]
-    decide: bool,
-    #[serde(default)]
-    package: bool,
-    #[serde(default)]
-    encode: Bits,
-    #[serde(default)]
-    audio: Bits,
+    done: BTreeMap<String, Bits>,
     /// A bit for each attempt.
     #[serde(default)]
     failed: BTreeMap<PartId, u64>,
@@ -45,12 +36,9 @@ impl Seen {
     /// new are let through.
     pub fn admit(&mut self, fact: &Fact) -> bool {
         match fact {
-            Fact::PartCompleted { part: PartId::Probe, .. } => !std::mem::replace(&mut self.probe, true),
-            Fact::PartCompleted { part: PartId::Analyse(n), .. } => self.analyse.set(*n),
-            Fact::PartCompleted { part: PartId::Decide, .. } => !std::mem::replace(&mut self.decide, true),
-            Fact::PartCompleted { part: PartId::Package, .. } => !std::mem::replace(&mut self.package, true),
-            Fact::PartCompleted { part: PartId::Encode(n), .. } => self.encode.set(*n),
-            Fact::PartCompleted { part: PartId::Audio(n), .. } => self.audio.set(*n),
+            Fact::PartCompleted { part, .. } => {
+                self.done.entry(part.kind().into()).or_default().set(part.number().unwrap_or_default())
+            }
             Fact::PartFailed { part, attempt, .. } => self.admit_failed(*part, *attempt),
             Fact::JobRejected { .. } => self.rejections.len() < MOST_REJECTIONS && self.rejections.insert(fact.identity()),
             Fact::TenantFrozen { since_ms, .. } | Fact::TenantUnfrozen { since_ms, .. } => {
@@ -124,7 +112,8 @@ mod tests {
     #[test]
     fn each_part_and_each_attempt_is_new_once_also_after_it_was_written_and_read() {
         let mut seen = Seen::default();
-        let (early, late) = ([PartId::Probe, PartId::Analyse(0), PartId::Decide], [PartId::Audio(0), PartId::Package]);
+        let early = [PartId::Probe, PartId::Analyse(0), PartId::Survey, PartId::Calibrate(2), PartId::Decide];
+        let late = [PartId::Audio(0), PartId::Verify, PartId::Repair(9), PartId::Package];
         let parts = [&early[..], &[PartId::Encode(0), PartId::Encode(6_001)], &late].concat();
         let facts: Vec<Fact> = parts.iter().flat_map(|part| [done(*part), failed(*part, 1), failed(*part, 2)]).collect();
         assert!(facts.iter().all(|fact| seen.admit(fact)));

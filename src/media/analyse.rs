@@ -1,27 +1,32 @@
-//! One chunk, known before it is encoded: what two fast encodes cost and look like, where scenes begin, what its pictures are
-//! like.
+//! One chunk, known before it is encoded: what fast encodes of it cost and look like, where scenes begin, what its pictures
+//! are like; and, of the beginning of a few chunks, how final encodes follow from fast ones.
 //!
-//! The chunk is decoded once, through the same window and filters as for its encode, and scaled to the probes' size. A few
-//! pictures after its end are decoded, too, so that a scene that begins with the next chunk is seen. What only makes the
-//! decision better may fail: then the report says so, and the decision goes by the title's other chunks.
+//! The chunk is decoded once, through the same window and filters as for its encode, and scaled to the sizes of the trials. A
+//! few pictures after its end are decoded, too, so that a scene that begins with the next chunk is seen. What only makes
+//! the decision better may fail: then the report says so, and the decision goes by the title's other chunks.
 
 mod cuts;
-mod probe;
 mod texture;
+mod trial;
 
 use crate::media::encode::{cpu_seconds, output_time};
 use crate::media::error::Result;
 use crate::media::filter::{Graph, Shape};
 use crate::media::frame::Frame;
 use crate::media::input::Host;
+use crate::media::judge::format_of;
 use crate::media::window::Window;
+use crate::plan::Rung;
+use crate::plan::narrowband::ProbePoint;
 use crate::plan::narrowband::grid::SceneCut;
 use crate::plan::time::Rational;
 use crate::quality::Format;
-use crate::sandbox::protocol::{AnalyseReport, AnalyseSpent, AnalyseTask, EncodeTask, Limits};
+use crate::sandbox::protocol::{
+    AnalyseReport, AnalyseSpent, AnalyseTask, CalibrateReport, CalibrateTask, EncodeTask, Limits, SizedPoint,
+};
 use cuts::Cuts;
-use probe::Probe;
 use texture::Look;
+use trial::{Trial, Wanted};
 
 /// Notes of one chunk, at most.
 const MOST_NOTES: usize = 8;
@@ -31,87 +36,165 @@ const MOST_NOTES: usize = 8;
 /// # Errors
 /// As decoding and filtering refuse. A probe that fails is a probe less.
 pub fn analyse(host: &dyn Host, limits: &Limits, task: &AnalyseTask) -> Result<AnalyseReport> {
-    let mut window = Window::open(host, limits, &task.encode)?;
-    let mut chunk = Analysis::new(host, limits, task)?;
-    let mut frame = Frame::new()?;
-    loop {
-        let began = cpu_seconds();
-        let pts = window.next(&mut frame)?;
-        chunk.spent.decode_s += cpu_seconds() - began;
-        let Some(pts) = pts else { break };
-        if !chunk.take(&mut frame, pts)? {
-            break;
-        }
+    let encode = &task.encode;
+    let wanted = encode.rungs.iter().zip(&task.crf).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: rung });
+    let mut study = Study::new(host, encode, u64::MAX)?;
+    study.open_trials(wanted, task.scored_every, limits)?;
+    if let Some(rung) = encode.rungs.first() {
+        study.watch_out(rung, task.scored_every);
     }
-    chunk.finish()
+    study.run(limits)?;
+    let (points, found) = (study.points(), study.cuts());
+    Ok(AnalyseReport {
+        chunk: encode.chunk.index,
+        frames: study.frames,
+        ticks: study.ticks(),
+        probes: points.into_iter().map(|(_, point)| point).collect(),
+        cuts: found,
+        texture: study.watcher.as_ref().and_then(|watcher| watcher.look.mean()),
+        notes: study.notes,
+        spent: study.spent,
+    })
 }
 
-struct Analysis<'t> {
-    host: &'t dyn Host,
-    task: &'t EncodeTask,
+/// Calibrates by the beginning of the chunk.
+///
+/// # Errors
+/// As decoding and filtering refuse. An encode that fails is one less.
+pub fn calibrate(host: &dyn Host, limits: &Limits, task: &CalibrateTask) -> Result<CalibrateReport> {
+    let encode = &task.encode;
+    let (reference, rungs) = encode.rungs.split_first().map_or((None, &[][..]), |(first, rest)| (Some(first), rest));
+    let (finals, probes) = rungs.split_at(task.finals.len().min(rungs.len()));
+    let as_shown = finals.iter().zip(&task.finals).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: reference.unwrap_or(rung) });
+    let as_coded = probes.iter().zip(&task.probes).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: rung });
+    let mut study = Study::new(host, encode, task.frames)?;
+    study.open_trials(as_shown.chain(as_coded), task.scored_every, limits)?;
+    study.run(limits)?;
+    let (finals, probes): (Vec<_>, Vec<_>) = study.points().into_iter().partition(|(number, _)| *number < finals.len());
+    let sized = |(number, point): (usize, ProbePoint)| {
+        let rung = &rungs[number];
+        SizedPoint { width: rung.width, height: rung.height, point }
+    };
+    Ok(CalibrateReport {
+        chunk: encode.chunk.index,
+        frames: study.frames,
+        ticks: study.ticks(),
+        finals: finals.into_iter().map(sized).collect(),
+        probes: probes.into_iter().map(|(_, point)| point).collect(),
+        notes: study.notes,
+        spent: study.spent,
+    })
+}
+
+/// Looks at every picture of one size.
+struct Watcher {
+    /// Which output.
+    output: usize,
     format: Format,
     every: u64,
-    graph: Option<Graph>,
-    scaled: Frame,
-    probes: Vec<Probe>,
     cuts: Option<Cuts>,
     look: Look,
+}
+
+/// A chunk under study.
+struct Study<'t> {
+    host: &'t dyn Host,
+    task: &'t EncodeTask,
+    /// The sizes that pictures are scaled to, and the last picture of each.
+    outputs: Vec<Rung>,
+    pictures: Vec<Frame>,
+    graph: Option<Graph>,
+    trials: Vec<Trial>,
+    watcher: Option<Watcher>,
     /// Output ticks.
     start: Option<i64>,
     end: Option<i64>,
     first_time: Option<i64>,
-    /// First picture after the chunk.
+    /// First picture after what is studied.
     end_time: Option<i64>,
     last_frame_end: i64,
     /// Starts of segments that are still to come, output ticks.
     starts: Vec<i64>,
     frames: u64,
+    most_frames: u64,
     after_end: usize,
     notes: Vec<String>,
     spent: AnalyseSpent,
 }
 
-impl<'t> Analysis<'t> {
-    fn new(host: &'t dyn Host, limits: &Limits, task: &'t AnalyseTask) -> Result<Self> {
-        let AnalyseTask { encode, crf, scored_every } = task;
-        let (width, height) = encode.rungs.first().map_or((0, 0), |rung| (rung.width, rung.height));
-        let deep = encode.rungs.first().is_some_and(|rung| rung.pixel_format.ends_with("10le"));
-        let format = Format { width, height, bits: if deep { 10 } else { 8 } };
-        let mut notes = Vec::new();
-        let mut probes = Vec::new();
-        for (n, crf) in crf.iter().enumerate().take(encode.rungs.len()) {
-            match Probe::open(encode, n, *crf, (format, *scored_every), limits) {
-                Ok(probe) => probes.push(probe),
-                Err(refusal) => notes.push(format!("no probe at CRF {crf}: {}", refusal.message)),
-            }
-        }
-        let cuts = Cuts::new(format, encode.frame_rate);
-        if cuts.is_none() {
-            notes.push("the picture is too small to look for scenes in it".into());
-        }
-        let mut starts: Vec<i64> = encode.chunk.segments.iter().map(|&at| output_time(encode, at)).collect();
+impl<'t> Study<'t> {
+    fn new(host: &'t dyn Host, task: &'t EncodeTask, most_frames: u64) -> Result<Self> {
+        let mut starts: Vec<i64> = task.chunk.segments.iter().map(|&at| output_time(task, at)).collect();
         starts.reverse();
         Ok(Self {
             host,
-            task: encode,
-            format,
-            every: u64::from((*scored_every).max(1)),
+            task,
+            outputs: Vec::new(),
+            pictures: Vec::new(),
             graph: None,
-            scaled: Frame::new()?,
-            probes,
-            cuts,
-            look: Look::new(format),
-            start: encode.chunk.start.map(|t| output_time(encode, t)),
-            end: encode.chunk.end.map(|t| output_time(encode, t)),
+            trials: Vec::new(),
+            watcher: None,
+            start: task.chunk.start.map(|t| output_time(task, t)),
+            end: task.chunk.end.map(|t| output_time(task, t)),
             first_time: None,
             end_time: None,
             last_frame_end: 0,
             starts,
             frames: 0,
+            most_frames,
             after_end: 0,
-            notes,
+            notes: Vec::new(),
             spent: AnalyseSpent::default(),
         })
+    }
+
+    fn open_trials<'w>(&mut self, wanted: impl Iterator<Item = Wanted<'w>>, scored_every: u32, limits: &Limits) -> Result<()> {
+        for (number, wanted) in wanted.enumerate() {
+            let places = (self.output(wanted.rung)?, self.output(wanted.reference)?);
+            match Trial::open(self.task, number, &wanted, places, scored_every, limits) {
+                Ok(trial) => self.trials.push(trial),
+                Err(refusal) => self.notes.push(format!("nothing at CRF {}: {}", wanted.crf, refusal.message)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The output of that rung's size.
+    fn output(&mut self, rung: &Rung) -> Result<usize> {
+        let same = |other: &Rung| (other.width, other.height) == (rung.width, rung.height);
+        if let Some(place) = self.outputs.iter().position(same) {
+            return Ok(place);
+        }
+        self.outputs.push(Rung { scale_from: None, ..rung.clone() });
+        self.pictures.push(Frame::new()?);
+        Ok(self.outputs.len() - 1)
+    }
+
+    /// Looks at the pictures of that rung's size, too. Without a trial of that size there are none.
+    fn watch_out(&mut self, rung: &Rung, every: u32) {
+        let same = |other: &Rung| (other.width, other.height) == (rung.width, rung.height);
+        let Some(output) = self.outputs.iter().position(same) else { return };
+        let format = format_of(rung);
+        let cuts = Cuts::new(format, self.task.frame_rate);
+        if cuts.is_none() {
+            self.notes.push("the picture is too small to look for scenes in it".into());
+        }
+        self.watcher = Some(Watcher { output, format, every: u64::from(every.max(1)), cuts, look: Look::new(format) });
+    }
+
+    fn run(&mut self, limits: &Limits) -> Result<()> {
+        let mut window = Window::open(self.host, limits, self.task)?;
+        let mut frame = Frame::new()?;
+        loop {
+            let began = cpu_seconds();
+            let pts = window.next(&mut frame)?;
+            self.spent.decode_s += cpu_seconds() - began;
+            let Some(pts) = pts else { break };
+            if !self.take(&mut frame, pts)? {
+                break;
+            }
+        }
+        self.flush_graph()
     }
 
     /// Takes a decoded frame; false when no more are needed.
@@ -137,15 +220,15 @@ impl<'t> Analysis<'t> {
             Some(graph) => graph,
             none => {
                 let base = Rational::new(1, i64::from(self.task.timescale));
-                let one = self.task.rungs.get(..1).unwrap_or_default();
-                none.insert(Graph::open(&shape, base, self.task.frame_rate, &self.task.filters, one)?)
+                none.insert(Graph::open(&shape, base, self.task.frame_rate, &self.task.filters, &self.outputs)?)
             }
         };
         frame.get_mut().pts = time;
         graph.push(frame)?;
         self.spent.decode_s += cpu_seconds() - began;
         self.pull_all()?;
-        Ok(self.after_end < cuts::PICTURES_AFTER)
+        let after = if self.watcher.is_some() { cuts::PICTURES_AFTER } else { 1 };
+        Ok(self.after_end < after)
     }
 
     fn flush_graph(&mut self) -> Result<()> {
@@ -161,26 +244,30 @@ impl<'t> Analysis<'t> {
         let Some(mut graph) = self.graph.take() else { return Ok(()) };
         loop {
             let began = cpu_seconds();
-            let time = graph.pull(0, &mut self.scaled)?;
+            let mut time = None;
+            for (output, picture) in self.pictures.iter_mut().enumerate() {
+                let pulled = graph.pull(output, picture)?;
+                time = if output == 0 { pulled } else { time.filter(|_| pulled.is_some()) };
+            }
             self.spent.decode_s += cpu_seconds() - began;
             let Some(time) = time else { break };
-            self.see(time)?;
+            self.see(time);
         }
         self.graph = Some(graph);
         Ok(())
     }
 
-    /// Takes a picture of the probes' size.
-    fn see(&mut self, time: i64) -> Result<()> {
+    /// Takes the pictures of that time.
+    fn see(&mut self, time: i64) {
         if self.start.is_some_and(|start| time < start) {
-            return Ok(());
+            return;
         }
-        let is_after = self.end.is_some_and(|end| time >= end);
+        let is_after = self.frames >= self.most_frames || self.end.is_some_and(|end| time >= end);
         self.watch(time, is_after);
         if is_after {
             self.end_time.get_or_insert(time);
             self.after_end += 1;
-            return Ok(());
+            return;
         }
         self.first_time.get_or_insert(time);
         let mut starts = self.frames == 0;
@@ -188,63 +275,64 @@ impl<'t> Analysis<'t> {
             self.starts.pop();
             starts = true;
         }
-        let (spent, notes) = (&mut self.spent, &mut self.notes);
-        let scaled = &self.scaled;
-        self.probes.retain_mut(|probe| match probe.push(scaled, time, starts, spent) {
+        let (spent, notes, pictures) = (&mut self.spent, &mut self.notes, &self.pictures);
+        self.trials.retain_mut(|trial| match trial.push(pictures, time, starts, spent) {
             Ok(()) => true,
             Err(refusal) => {
-                notes.push(format!("no probe at CRF {}: {}", probe.crf, refusal.message));
+                notes.push(format!("nothing at CRF {}: {}", trial.crf, refusal.message));
                 false
             }
         });
         self.frames += 1;
         self.host.progress(self.frames);
-        Ok(())
     }
 
     /// Looks at a picture: for scenes, and of the chunk's own now and then for what it is like.
     fn watch(&mut self, time: i64, is_after: bool) {
+        let Some(watcher) = &mut self.watcher else { return };
         let began = cpu_seconds();
-        if let Some(planes) = self.scaled.planes(&self.format) {
-            if let Some(cuts) = &mut self.cuts {
+        if let Some(planes) = self.pictures[watcher.output].planes(&watcher.format) {
+            if let Some(cuts) = &mut watcher.cuts {
                 cuts.push(&planes, time);
             }
             if !is_after {
-                self.look.push(&planes, self.frames.is_multiple_of(self.every));
+                watcher.look.push(&planes, self.frames.is_multiple_of(watcher.every));
             }
         }
         self.spent.look_s += cpu_seconds() - began;
     }
 
-    fn finish(mut self) -> Result<AnalyseReport> {
-        self.flush_graph()?;
+    /// What the trials measured, each with its number. Called once.
+    fn points(&mut self) -> Vec<(usize, ProbePoint)> {
         let mut points = Vec::new();
-        for probe in self.probes {
-            let crf = probe.crf;
-            match probe.finish(&mut self.spent) {
-                Ok(point) => points.push(point),
-                Err(refusal) => self.notes.push(format!("no probe at CRF {crf}: {}", refusal.message)),
+        for trial in std::mem::take(&mut self.trials) {
+            let (number, crf) = (trial.number, trial.crf);
+            match trial.finish(&mut self.spent) {
+                Ok(point) => points.push((number, point)),
+                Err(refusal) => self.notes.push(format!("nothing at CRF {crf}: {}", refusal.message)),
             }
         }
+        self.notes.truncate(MOST_NOTES);
+        points
+    }
+
+    /// The scenes that begin inside. Called once.
+    fn cuts(&mut self) -> Vec<SceneCut> {
         let began = cpu_seconds();
-        let found = self.cuts.map_or(Vec::new(), Cuts::finish);
+        let found = self.watcher.as_mut().and_then(|watcher| watcher.cuts.take()).map_or(Vec::new(), Cuts::finish);
         self.spent.look_s += cpu_seconds() - began;
-        let (task, end) = (self.task, self.end_time.unwrap_or(self.last_frame_end));
+        let task = self.task;
         // A picture made of the second field stands half a frame after its frame: that one's tick is the source's.
         let source = |time: i64| time.div_euclid(task.ticks_per_tick.max(1)) + task.origin;
         let last = self.end_time.unwrap_or(i64::MAX);
         let inside = found.into_iter().filter(|(time, _)| *time <= last);
-        self.notes.truncate(MOST_NOTES);
-        Ok(AnalyseReport {
-            chunk: task.chunk.index,
-            frames: self.frames,
-            ticks: self.first_time.map_or(0, |first| end - first),
-            probes: points,
-            cuts: inside.map(|(time, strength)| SceneCut { at: source(time), strength }).collect(),
-            texture: self.look.mean(),
-            notes: self.notes,
-            spent: self.spent,
-        })
+        inside.map(|(time, strength)| SceneCut { at: source(time), strength }).collect()
+    }
+
+    /// How long what was studied lasts, output ticks.
+    fn ticks(&self) -> i64 {
+        let end = self.end_time.unwrap_or(self.last_frame_end);
+        self.first_time.map_or(0, |first| end - first)
     }
 }
 

@@ -21,6 +21,7 @@ pub fn work(order: &Order, host: &dyn Host) -> Result<Report> {
         Task::Probe => probe::probe(host, &order.limits, scratch).map(Report::Probe),
         Task::Encode(task) => encode::encode(host, &order.limits, scratch, task).map(Report::Encode),
         Task::Analyse(task) => analyse::analyse(host, &order.limits, task).map(Report::Analyse),
+        Task::Calibrate(task) => analyse::calibrate(host, &order.limits, task).map(Report::Calibrate),
         Task::Audio(task) => audio::encode(host, &order.limits, scratch, task).map(Report::Audio),
         Task::Remux(task) => remux::remux(host, &order.limits, scratch, order.inputs.len(), task).map(Report::Remux),
         Task::Measure(_) if order.inputs.len() != 2 => refuse(RefusalReason::Internal, "a comparison without two inputs"),

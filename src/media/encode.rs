@@ -6,6 +6,7 @@ use crate::media::filter::{Graph, Shape};
 use crate::media::frame::Frame;
 use crate::media::input::Host;
 use crate::media::window::Window;
+use crate::plan::Rung;
 use crate::plan::time::Rational;
 use crate::sandbox::protocol::{EncodeReport, EncodeTask, FrameProof, Limits};
 use std::path::Path;
@@ -16,7 +17,7 @@ use std::path::Path;
 /// As decoding, filtering and encoding refuse; nothing is refused for damage, which is reported.
 pub fn encode(host: &dyn Host, limits: &Limits, scratch: &Path, task: &EncodeTask) -> Result<EncodeReport> {
     let mut window = Window::open(host, limits, task)?;
-    let mut chunk = ChunkEncoder::new(host, task, scratch)?;
+    let mut chunk = ChunkEncoder::new(host, limits, task, scratch)?;
     let mut frame = Frame::new()?;
     while let Some(pts) = window.next(&mut frame)? {
         if !chunk.take(&mut frame, pts)? {
@@ -32,6 +33,9 @@ struct ChunkEncoder<'t> {
     rungs: Vec<RungEncoder<'t>>,
     graph: Option<Graph>,
     scaled: Frame,
+    /// What pictures are scaled to: the rungs, and the picture as it is shown where the top rung is measured beside that.
+    outputs: Vec<Rung>,
+    reference: Option<Frame>,
     head: Option<FrameProof>,
     next: Option<FrameProof>,
     /// Decoded frames after the end, still pushed because a filter looks at them.
@@ -49,8 +53,17 @@ struct ChunkEncoder<'t> {
 }
 
 impl<'t> ChunkEncoder<'t> {
-    fn new(host: &'t dyn Host, task: &'t EncodeTask, scratch: &Path) -> Result<Self> {
-        let rungs = (0..task.rungs.len()).map(|n| RungEncoder::open(task, n, scratch)).collect::<Result<Vec<_>>>()?;
+    fn new(host: &'t dyn Host, limits: &Limits, task: &'t EncodeTask, scratch: &Path) -> Result<Self> {
+        let mut rungs = (0..task.rungs.len()).map(|n| RungEncoder::open(task, n, scratch)).collect::<Result<Vec<_>>>()?;
+        let wanted = task.verification.as_ref();
+        if let (Some(verification), Some(top)) = (wanted, rungs.first_mut()) {
+            let reference = verification.reference.as_ref().unwrap_or(&task.rungs[0]);
+            top.verify(reference, verification.scored_every, limits);
+        }
+        let shown = wanted.and_then(|verification| verification.reference.as_ref());
+        let reference = shown.map(|_| Frame::new()).transpose()?;
+        let as_decoded = shown.map(|rung| Rung { scale_from: None, ..rung.clone() });
+        let outputs = task.rungs.iter().cloned().chain(as_decoded).collect();
         let cuts =
             task.chunk.segments.iter().zip(task.chunk.first_segment..).map(|(&at, n)| (output_time(task, at), n)).collect();
         Ok(Self {
@@ -59,6 +72,8 @@ impl<'t> ChunkEncoder<'t> {
             rungs,
             graph: None,
             scaled: Frame::new()?,
+            outputs,
+            reference,
             head: None,
             next: None,
             after_end: 0,
@@ -117,7 +132,7 @@ impl<'t> ChunkEncoder<'t> {
             Some(graph) => graph,
             none => {
                 let base = Rational::new(1, i64::from(self.task.timescale));
-                none.insert(Graph::open(&shape, base, self.task.frame_rate, &self.task.filters, &self.task.rungs)?)
+                none.insert(Graph::open(&shape, base, self.task.frame_rate, &self.task.filters, &self.outputs)?)
             }
         };
         frame.get_mut().pts = output_time(self.task, pts);
@@ -139,6 +154,9 @@ impl<'t> ChunkEncoder<'t> {
         let mut pulled = true;
         while pulled {
             pulled = false;
+            if let Some(reference) = &mut self.reference {
+                graph.pull(self.rungs.len(), reference)?;
+            }
             for rung in 0..self.rungs.len() {
                 let before = cpu_seconds();
                 let time = graph.pull(rung, &mut self.scaled)?;
@@ -164,6 +182,7 @@ impl<'t> ChunkEncoder<'t> {
         if rung == 0 {
             self.first_time.get_or_insert(time);
             self.frames += 1;
+            self.rungs[0].expect(self.reference.as_ref().unwrap_or(&self.scaled), time);
         }
         let segment = self.segment_of(time);
         self.rungs[rung].push(&mut self.scaled, time, segment)?;
@@ -192,6 +211,7 @@ impl<'t> ChunkEncoder<'t> {
         self.flush_graph()?;
         let end = self.end_time.unwrap_or(self.last_frame_end);
         let mut rungs = Vec::new();
+        let mut verified = None;
         for mut rung in self.rungs {
             if self.frames == 0 {
                 continue;
@@ -199,10 +219,16 @@ impl<'t> ChunkEncoder<'t> {
             let before = cpu_seconds();
             let cpu_s = rung.cpu_s;
             rung.cpu_s = 0.0;
-            let mut encoded = rung.finish(end)?;
-            encoded.cpu_s = cpu_s + cpu_seconds() - before;
+            let (mut encoded, measured) = rung.finish(end)?;
+            encoded.cpu_s += cpu_s + cpu_seconds() - before;
+            verified = verified.or(measured);
             rungs.push(encoded);
         }
+        let (measured, unmeasured) = match verified {
+            Some(Ok(measured)) => (Some(measured), None),
+            Some(Err(refusal)) => (None, Some(refusal.message)),
+            None => (None, None),
+        };
         Ok(EncodeReport {
             chunk: self.task.chunk.index,
             frames: self.frames,
@@ -213,6 +239,8 @@ impl<'t> ChunkEncoder<'t> {
             damage: window.damage(),
             preroll_frames: window.preroll,
             rungs,
+            measured,
+            unmeasured,
         })
     }
 }

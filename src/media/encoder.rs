@@ -7,13 +7,15 @@
 
 use crate::media::codecs::rfc6381;
 use crate::media::demux::av_rational;
+use crate::media::encode::cpu_seconds;
 use crate::media::error::{AGAIN, Options, Result, allocated, c, check, refusal, refuse, words};
 use crate::media::ffi;
 use crate::media::fragment::Fragmenter;
 use crate::media::frame::{Frame, Packet};
+use crate::media::judge::Judge;
 use crate::plan::time::Rational;
 use crate::plan::{Encoder, Rung};
-use crate::sandbox::protocol::{EncodeTask, EncodedRung, InitSegment, RefusalReason, Segment};
+use crate::sandbox::protocol::{EncodeTask, EncodedRung, InitSegment, Limits, Measured, RefusalReason, Segment};
 use std::path::{Path, PathBuf};
 
 const INTERNAL: RefusalReason = RefusalReason::Internal;
@@ -34,7 +36,37 @@ pub struct RungEncoder<'t> {
     bytes: u64,
     segments: Vec<Segment>,
     init: Option<InitSegment>,
+    /// Measures what is made.
+    verifier: Option<Verifier>,
     pub cpu_s: f64,
+}
+
+/// What measures a rung while it is encoded. It may fail: then the rung is not measured.
+struct Verifier {
+    judge: Result<Judge>,
+    scored_every: u32,
+    cpu_s: f64,
+}
+
+impl Verifier {
+    /// Goes on unless it has failed before.
+    fn go_on(&mut self, step: impl FnOnce(&mut Judge) -> Result<()>) {
+        let began = cpu_seconds();
+        if let Ok(judge) = &mut self.judge
+            && let Err(refusal) = step(judge)
+        {
+            self.judge = Err(refusal);
+        }
+        self.cpu_s += cpu_seconds() - began;
+    }
+
+    fn finish(self) -> Result<Measured> {
+        let began = cpu_seconds();
+        let mut scores = self.judge?.finish()?;
+        let vmaf_neg = scores.iter().sum::<f64>() / scores.len() as f64;
+        scores.iter_mut().for_each(|score| *score = (*score * 100.0).round() / 100.0);
+        Ok(Measured { vmaf_neg, scores, scored_every: self.scored_every, cpu_s: self.cpu_s + cpu_seconds() - began })
+    }
 }
 
 impl<'t> RungEncoder<'t> {
@@ -55,8 +87,31 @@ impl<'t> RungEncoder<'t> {
             bytes: 0,
             segments: Vec::new(),
             init: None,
+            verifier: None,
             cpu_s: 0.0,
         })
+    }
+
+    /// From now on what is made is measured beside pictures as those of `reference`, each told before it is pushed.
+    pub fn verify(&mut self, reference: &Rung, scored_every: u32, limits: &Limits) {
+        let judge = Judge::open(self.task, &self.codec, self.rung, (reference, scored_every), limits);
+        self.verifier = Some(Verifier { judge, scored_every, cpu_s: 0.0 });
+    }
+
+    /// The picture beside which the next frame is measured.
+    pub fn expect(&mut self, reference: &Frame, time: i64) {
+        if let Some(verifier) = &mut self.verifier {
+            verifier.go_on(|judge| judge.expect(reference, time));
+        }
+    }
+
+    /// What was measured, where it was to be; called when all frames were pushed and the rung is finished.
+    fn measured(&mut self) -> Option<Result<Measured>> {
+        let measured = self.verifier.take()?.finish();
+        if let Ok(measured) = &measured {
+            self.cpu_s -= measured.cpu_s;
+        }
+        Some(measured)
     }
 
     /// Takes a frame for time `time` (output ticks) in segment number `segment`.
@@ -84,6 +139,9 @@ impl<'t> RungEncoder<'t> {
 
     fn take_packets(&mut self) -> Result<()> {
         while let Some(packet) = self.codec.receive()? {
+            if let Some(verifier) = &mut self.verifier {
+                verifier.go_on(|judge| judge.take(Some(&packet)));
+            }
             let next = self.begun.get(1).map(|&(_, start)| start);
             if packet.is_key() && next.is_some() && packet.pts() == next {
                 self.write_segment(next.unwrap_or_default())?;
@@ -102,8 +160,9 @@ impl<'t> RungEncoder<'t> {
     ///
     /// # Errors
     /// Internal: the encoder lost or doubled a frame.
-    pub fn finish(mut self, end: i64) -> Result<EncodedRung> {
+    pub fn finish(mut self, end: i64) -> Result<(EncodedRung, Option<Result<Measured>>)> {
         self.drain_codec()?;
+        let measured = self.measured();
         if !self.begun.is_empty() {
             self.write_segment(end)?;
         }
@@ -118,14 +177,15 @@ impl<'t> RungEncoder<'t> {
             );
         }
         let init = self.init.ok_or_else(|| refusal(INTERNAL, "no init segment was made"))?;
-        Ok(EncodedRung {
+        let encoded = EncodedRung {
             name: self.rung.name.clone(),
             init,
             segments: self.segments,
             frames,
             bytes: self.bytes,
             cpu_s: self.cpu_s,
-        })
+        };
+        Ok((encoded, measured))
     }
 
     /// Writes the segment being filled; it ends at `end`.

@@ -21,6 +21,7 @@ pub mod fragment;
 pub mod frame;
 pub mod hdr;
 pub mod input;
+pub mod judge;
 pub mod libraries;
 pub mod look;
 pub mod measure;

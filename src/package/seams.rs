@@ -125,7 +125,8 @@ fn by_part<'a>(plan: &Plan, markers: &'a [Marker]) -> Result<BTreeMap<PartId, &'
             (PartResult::Audio(report), _) => report.name.clone(),
             (PartResult::Probe, _) => PartId::Probe.to_string(),
             (PartResult::Analyse(report), _) => PartId::Analyse(report.chunk).to_string(),
-            (PartResult::Decide, _) => PartId::Decide.to_string(),
+            (PartResult::Calibrate(report), _) => PartId::Calibrate(report.chunk).to_string(),
+            (PartResult::Revise, _) => "a revision of the plan".into(),
             (PartResult::Package { .. }, _) => PartId::Package.to_string(),
         };
         differs(*part, "", Check::Report, &part.to_string(), &found)?;

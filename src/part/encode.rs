@@ -17,10 +17,22 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, chunk: u32, attempt: &
     if chunk as usize >= chunks {
         return Err(PartError::Poison(format!("{}: the plan has {chunks} chunks", attempt.part)));
     }
-    if planned.plan.is_draft() {
-        return Err(PartError::Retry(format!("{}: the plan is not decided yet", attempt.part)));
+    let task = make::encode_task(&planned.plan, &planned.probe, chunk, tools.settings.threads_per_slot);
+    work(tools, planned, task, attempt).await
+}
+
+/// The part `repair/<n>`: the top rung of one chunk, once more.
+pub(super) async fn repair(tools: &Tools, planned: &Planned, chunk: u32, attempt: &mut Attempt) -> Result<Marker, PartError> {
+    let chunks = planned.plan.video.as_ref().map_or(0, |v| v.chunks.len());
+    let threads = tools.settings.threads_per_slot;
+    let is_chunk = (chunk as usize) < chunks;
+    match is_chunk.then(|| make::repair_task(&planned.plan, &planned.probe, chunk, threads)).flatten() {
+        Some(task) => work(tools, planned, task, attempt).await,
+        None => Err(PartError::Poison(format!("{}: the plan has no such part", attempt.part))),
     }
-    let mut task = make::encode_task(&planned.plan, &planned.probe, chunk, tools.settings.threads_per_slot);
+}
+
+async fn work(tools: &Tools, planned: &Planned, mut task: EncodeTask, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let inputs = inputs(tools, planned, &mut task).await?;
     let worked = child::run(tools, &planned.accepted, attempt, Task::Encode(Box::new(task.clone())), inputs).await?;
     drop(attempt.permit.take());

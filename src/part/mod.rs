@@ -8,9 +8,9 @@ pub mod accepted;
 pub mod admission;
 mod analyse;
 mod audio;
+mod calibrate;
 mod child;
 mod children;
-mod decide;
 mod encode;
 mod error;
 pub mod finish;
@@ -20,6 +20,7 @@ mod package;
 mod probe;
 pub mod report;
 pub mod resume;
+mod revise;
 pub mod scratch;
 mod tools;
 mod upload;
@@ -28,9 +29,10 @@ pub mod usage;
 pub use children::{Children, JailedChildren, StopFuture};
 pub use error::PartError;
 pub use report::REPORT_PATH;
-pub use tools::{Attempt, Mode, PartMessage, Planned, Settings, Spent, Tools, with_decision};
+pub use tools::{Attempt, Mode, PartMessage, Planned, Settings, Spent, Tools, latest_revision};
 
 use crate::event::{Fact, Stage};
+use crate::plan::Revision;
 use crate::plan::marker::{Marker, PartId, PartResult};
 use crate::store::key::Key;
 use accepted::Accepted;
@@ -56,8 +58,9 @@ pub async fn run(tools: &Tools, message: &PartMessage, mut attempt: Attempt) -> 
         tell_started(tools, &accepted).await?;
     }
     let marker = match marker {
-        Some(marker) => marker,
-        None => do_and_mark(tools, &accepted, message, &mut attempt).await?,
+        // A revision is there, too, or is made: it is what counts, not its marker.
+        Some(marker) if message.part.revises().is_none() => marker,
+        _ => do_and_mark(tools, &accepted, message, &mut attempt).await?,
     };
     drop(attempt.permit.take());
     let fact = Fact::PartCompleted {
@@ -99,13 +102,22 @@ async fn do_and_mark(
 }
 
 async fn work(tools: &Tools, accepted: &Accepted, attempt: &mut Attempt) -> Result<Marker, PartError> {
-    match attempt.part {
+    let part = attempt.part;
+    if part == PartId::Probe {
+        return probe::run(tools, accepted, attempt).await;
+    }
+    let planned = tools.planned(accepted, part.works_by()).await?;
+    match part {
         PartId::Probe => probe::run(tools, accepted, attempt).await,
-        PartId::Analyse(chunk) => analyse::run(tools, &*tools.planned(accepted).await?, chunk, attempt).await,
-        PartId::Decide => decide::run(tools, &*tools.planned(accepted).await?, attempt).await,
-        PartId::Encode(chunk) => encode::run(tools, &*tools.planned(accepted).await?, chunk, attempt).await,
-        PartId::Audio(rendition) => audio::run(tools, &*tools.planned(accepted).await?, rendition, attempt).await,
-        PartId::Package => package::run(tools, &*tools.planned(accepted).await?, attempt).await,
+        PartId::Analyse(chunk) => analyse::run(tools, &planned, chunk, attempt).await,
+        PartId::Survey => revise::run(tools, &planned, Revision::Surveyed, attempt).await,
+        PartId::Calibrate(chunk) => calibrate::run(tools, &planned, chunk, attempt).await,
+        PartId::Decide => revise::run(tools, &planned, Revision::Decided, attempt).await,
+        PartId::Encode(chunk) => encode::run(tools, &planned, chunk, attempt).await,
+        PartId::Audio(rendition) => audio::run(tools, &planned, rendition, attempt).await,
+        PartId::Verify => revise::run(tools, &planned, Revision::Verified, attempt).await,
+        PartId::Repair(chunk) => encode::repair(tools, &planned, chunk, attempt).await,
+        PartId::Package => package::run(tools, &planned, attempt).await,
     }
 }
 
@@ -113,6 +125,11 @@ async fn work(tools: &Tools, accepted: &Accepted, attempt: &mut Attempt) -> Resu
 pub fn frames(marker: &Marker) -> u64 {
     match &marker.result {
         PartResult::Encode(report) => report.rungs.iter().map(|r| r.frames).sum(),
-        PartResult::Probe | PartResult::Analyse(_) | PartResult::Decide | PartResult::Audio(_) | PartResult::Package { .. } => 0,
+        PartResult::Probe
+        | PartResult::Analyse(_)
+        | PartResult::Revise
+        | PartResult::Calibrate(_)
+        | PartResult::Audio(_)
+        | PartResult::Package { .. } => 0,
     }
 }

@@ -16,7 +16,7 @@ use crate::reconcile::{self, Step};
 
 /// Publishes what follows from `part` being done.
 pub(super) async fn after(tools: &Tools, accepted: &Accepted, part: PartId) -> Result<(), PartError> {
-    let planned = tools.planned(accepted).await?;
+    let planned = tools.planned(accepted, part.revises().unwrap_or(part.works_by())).await?;
     if let Some(released) = reconcile::released_by(&planned.plan, part, tools.settings.window) {
         return Ok(tools.publish(&accepted.id, accepted.job.lane, &[released]).await?);
     }
@@ -34,12 +34,17 @@ fn stages_passed(plan: &Plan, part: PartId) -> Vec<Fact> {
     let mut facts = Vec::new();
     if part == PartId::Probe {
         facts.push(Fact::StageCompleted { stage: Stage::Probe });
+    }
+    if matches!(part, PartId::Probe | PartId::Survey) {
         facts.extend(analyse_started(plan));
     }
-    let begins_work = matches!(part, PartId::Probe | PartId::Decide) && !plan.is_draft();
+    let begins_work = matches!(part, PartId::Probe | PartId::Decide) && plan.is_decided();
     if begins_work {
         facts.extend(plan.narrowband().map(|_| Fact::StageCompleted { stage: Stage::Analyse }));
         facts.push(encode_started(plan));
+    }
+    if part == PartId::Verify {
+        facts.push(verify_started(plan));
     }
     facts
 }
@@ -49,10 +54,8 @@ async fn step(tools: &Tools, planned: &Planned, finished: Option<PartId>) -> Res
     let done = markers::done(tools, id).await?;
     match reconcile::reconcile(Some(&planned.plan), &done, finished, tools.settings.window) {
         Step::Publish(parts) => {
-            if parts.contains(&PartId::Package) {
-                tools.tell(id, &job.tenant, Fact::StageCompleted { stage: Stage::Encode }).await?;
-                let started = Fact::StageStarted { stage: Stage::Package, parts: 1, frames: 0, media_s: 0.0 };
-                tools.tell(id, &job.tenant, started).await?;
+            for fact in stages_begun(&planned.plan, &parts) {
+                tools.tell(id, &job.tenant, fact).await?;
             }
             Ok(tools.publish(id, job.lane, &parts).await?)
         }
@@ -64,11 +67,33 @@ async fn step(tools: &Tools, planned: &Planned, finished: Option<PartId>) -> Res
     }
 }
 
+/// What is told of stages when these parts are published.
+fn stages_begun(plan: &Plan, parts: &[PartId]) -> Vec<Fact> {
+    match parts {
+        [PartId::Verify] => vec![Fact::StageCompleted { stage: Stage::Encode }, verify_started(plan)],
+        [PartId::Package] => {
+            let passed = if plan.narrowband().is_some() { Stage::Verify } else { Stage::Encode };
+            let started = Fact::StageStarted { stage: Stage::Package, parts: 1, frames: 0, media_s: 0.0 };
+            vec![Fact::StageCompleted { stage: passed }, started]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Told anew as more of the stage's parts are known.
 fn analyse_started(plan: &Plan) -> Option<Fact> {
-    plan.narrowband()?;
-    // And the decision.
-    let parts = reconcile::analysis(plan).len() as u64 + 1;
+    let narrowband = plan.narrowband()?;
+    let analyses = plan.video.as_ref().map_or(0, |video| video.chunks.len());
+    let calibrations = narrowband.calibrations.as_ref().map_or(0, Vec::len);
+    // And what closes either step: the survey, the decision.
+    let parts = (analyses + calibrations + 2) as u64;
     Some(Fact::StageStarted { stage: Stage::Analyse, parts, frames: 0, media_s: media_s(plan) })
+}
+
+/// Likewise.
+fn verify_started(plan: &Plan) -> Fact {
+    let repairs = plan.narrowband().and_then(|narrowband| narrowband.repairs.as_ref()).map_or(0, Vec::len);
+    Fact::StageStarted { stage: Stage::Verify, parts: repairs as u64 + 1, frames: 0, media_s: 0.0 }
 }
 
 fn encode_started(plan: &Plan) -> Fact {

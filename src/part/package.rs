@@ -4,18 +4,19 @@
 use super::child::{self, unexpected};
 use super::error::PartError;
 use super::markers;
-use super::report::{JobReport, REPORT_PATH};
+use super::report::{JobReport, REPORT_PATH, Work};
 use super::tools::{Attempt, Planned, Tools};
 use super::upload::{self, MediaPlace};
 use crate::event::{Cause, Fact, Stage};
 use crate::package::{self, Progressive, SeamError, Title};
-use crate::plan::marker::{Marker, Object, PartResult};
+use crate::plan::marker::{Marker, Object, PartId, PartResult};
 use crate::sandbox::InputSource;
 use crate::sandbox::protocol::{RemuxTask, Report, Task};
 use crate::store::key::Key;
 use crate::store::{Concatenated, Store, digest};
 use crate::usage::{Usage, metered};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,7 +32,8 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
     let all = markers::all(tools, planned.id()).await?;
     let mut usage = metered::of(Some(&planned.plan), planned.accepted.source.bytes, &all);
     let of_stage = |stage| all.iter().filter(move |marker| Stage::of(marker.part) == stage).cloned().collect::<Vec<Marker>>();
-    let (markers, analyses) = (of_stage(Stage::Encode), of_stage(Stage::Analyse));
+    let (mut markers, repairs) = (of_stage(Stage::Encode), of_stage(Stage::Verify));
+    let superseded = repair(&mut markers, &repairs);
     let title = package::join(&planned.plan, &markers).map_err(|e| seam(&e))?;
     let output = tools.output(&planned.accepted)?;
     let place = MediaPlace::of(tools, planned)?;
@@ -51,7 +53,8 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
         // Every chunk names the init segment of its rung.
         objects.dedup_by(|a, b| a.path == b.path);
     }
-    let report = JobReport::new(planned, &markers, &analyses, &title, &objects);
+    let work = Work { encodes: &markers, analyses: &of_stage(Stage::Analyse), repairs: &repairs };
+    let report = JobReport::new(planned, &work, &title, &objects);
     let body = serde_json::to_vec_pretty(&report).map_err(|e| PartError::Crash(e.to_string()))?;
     objects.push(write(&output, REPORT_PATH, body).await?);
     for document in package::manifests(&planned.plan, &title) {
@@ -61,8 +64,10 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
         }
     }
     if place.is_intermediate() {
-        discard(&place, planned, &markers).await?;
+        discard(&place, planned, markers.iter().flat_map(|marker| &marker.objects)).await?;
     }
+    // No manifest names them.
+    discard(&place, planned, &superseded).await?;
     usage.add(&Usage { parts: 1, cpu_s: used.cpu_s, ..Usage::default() });
     usage.output_bytes = objects.iter().map(|object| object.bytes).sum();
     Ok(Marker {
@@ -135,9 +140,34 @@ async fn write(output: &Store, path: &str, body: Vec<u8>) -> Result<Object, Part
     Ok(Object { path: path.into(), bytes, sha256 })
 }
 
-/// Removes the media that became progressive files.
-async fn discard(place: &MediaPlace, planned: &Planned, markers: &[Marker]) -> Result<(), PartError> {
-    for object in markers.iter().flat_map(|m| &m.objects) {
+/// Puts the repaired rungs in the place of those that missed, and gives the objects that are of no use any more.
+fn repair(encodes: &mut [Marker], repairs: &[Marker]) -> Vec<Object> {
+    let mut superseded = Vec::new();
+    for repaired in repairs {
+        let (PartId::Repair(chunk), PartResult::Encode(again)) = (repaired.part, &repaired.result) else { continue };
+        let Some(marker) = encodes.iter_mut().find(|marker| marker.part == PartId::Encode(chunk)) else { continue };
+        let PartResult::Encode(report) = &mut marker.result else { continue };
+        for rung in &again.rungs {
+            let Some(place) = report.rungs.iter_mut().find(|old| old.name == rung.name) else { continue };
+            let old = std::mem::replace(place, rung.clone());
+            let is_old = |object: &Object| old.segments.iter().any(|segment| segment.file == object.path);
+            superseded.extend(marker.objects.extract_if(.., |object| is_old(object)));
+        }
+        report.measured = again.measured.clone().or(report.measured.take());
+        marker.objects.extend(repaired.objects.iter().cloned());
+    }
+    let kept: BTreeSet<&str> = encodes.iter().flat_map(|marker| &marker.objects).map(|object| object.path.as_str()).collect();
+    superseded.retain(|object| !kept.contains(object.path.as_str()));
+    superseded
+}
+
+/// Removes media that nothing names.
+async fn discard<'o>(
+    place: &MediaPlace,
+    planned: &Planned,
+    objects: impl IntoIterator<Item = &'o Object>,
+) -> Result<(), PartError> {
+    for object in objects {
         place.store().delete(&place.key(planned, &object.path)?).await?;
     }
     Ok(())

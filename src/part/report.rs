@@ -2,7 +2,7 @@
 
 mod narrowband;
 
-pub use narrowband::{ChunkAnalysis, NarrowbandReport, PlannedRung};
+pub use narrowband::{ChunkAnalysis, Cost, NarrowbandReport, PlannedRung};
 
 use super::tools::Planned;
 use crate::job::OnDamage;
@@ -10,7 +10,7 @@ use crate::package::{Title, Track};
 use crate::plan::marker::{Marker, Object, PartResult};
 use crate::plan::time::{Rational, seconds};
 use crate::probe::Probe;
-use crate::sandbox::protocol::{AudioReport, Damage, EncodeReport};
+use crate::sandbox::protocol::{AudioReport, Damage, EncodeReport, Measured};
 use serde::{Deserialize, Serialize};
 
 /// Path of the report under the output URI.
@@ -117,6 +117,9 @@ pub struct AudioRenditionReport {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChunkReport {
     pub chunk: u32,
+    /// Output seconds.
+    pub start_s: f64,
+    pub duration_s: f64,
     pub frames: u64,
     /// Frames decoded only to get to the first one.
     pub preroll_frames: u64,
@@ -140,6 +143,9 @@ pub struct ChunkRungReport {
     /// Where content decided: what was planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<PlannedRung>,
+    /// And of the top rung what was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
 }
 
 /// That the separately encoded chunks are one title.
@@ -177,17 +183,28 @@ pub struct Totals {
     pub repeated_attempts: u32,
 }
 
+/// The markers that a report is made of.
+#[derive(Clone, Copy)]
+pub struct Work<'a> {
+    /// Of the encode stage, with what was repaired in its place.
+    pub encodes: &'a [Marker],
+    /// Of the stage before it.
+    pub analyses: &'a [Marker],
+    /// Of the stage after it.
+    pub repairs: &'a [Marker],
+}
+
 impl JobReport {
-    /// The report of a job whose seams hold. `markers` are those of the encode stage, `analyses` those of the stage before
-    /// it; `objects` are those written so far.
-    pub fn new(planned: &Planned, markers: &[Marker], analyses: &[Marker], title: &Title, objects: &[Object]) -> Self {
+    /// The report of a job whose seams hold; `objects` are those written so far.
+    pub fn new(planned: &Planned, work: &Work<'_>, title: &Title, objects: &[Object]) -> Self {
         let (plan, probe, accepted) = (&planned.plan, &planned.probe, &planned.accepted);
+        let markers = work.encodes;
         let mut chunks: Vec<ChunkReport> = markers.iter().filter_map(chunk).collect();
-        let narrowband = planned.grounds.as_ref().map(|grounds| NarrowbandReport::new(grounds, analyses, markers));
+        let narrowband = planned.grounds.as_ref().map(|grounds| NarrowbandReport::new(grounds, work));
         for chunk in &mut chunks {
             narrowband::note_planned(planned, chunk);
         }
-        let worked = || markers.iter().chain(analyses);
+        let worked = || markers.iter().chain(work.analyses).chain(work.repairs);
         let notes = probe.notes.iter().chain(&plan.notes).chain(&title.notes).cloned().collect();
         let rungs: Vec<RungReport> = rungs(planned, title, &chunks);
         let audio: Vec<AudioRenditionReport> = audio(title, markers);
@@ -246,9 +263,18 @@ fn chunk(marker: &Marker) -> Option<ChunkReport> {
         bytes: r.bytes,
         cpu_s: r.cpu_s,
         planned: None,
+        measured: None,
     };
+    let timescale = report.rungs.first().map_or(1, |rung| rung.init.timescale.max(1));
+    let at = |ticks: Option<i64>| seconds(ticks.unwrap_or(0), Rational::new(1, i64::from(timescale)));
+    let mut rungs: Vec<ChunkRungReport> = report.rungs.iter().map(rung).collect();
+    if let Some(top) = rungs.first_mut() {
+        top.measured.clone_from(&report.measured);
+    }
     Some(ChunkReport {
         chunk: report.chunk,
+        start_s: at(report.first_time),
+        duration_s: at(report.end_time) - at(report.first_time),
         frames: report.frames,
         preroll_frames: report.preroll_frames,
         attempt: marker.attempt,
@@ -256,7 +282,7 @@ fn chunk(marker: &Marker) -> Option<ChunkReport> {
         cpu_s: marker.cpu_s,
         peak_bytes: marker.peak_bytes,
         damage: report.damage.clone(),
-        rungs: report.rungs.iter().map(rung).collect(),
+        rungs,
     })
 }
 

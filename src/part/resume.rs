@@ -6,6 +6,7 @@ use super::finish::{self, JobResult};
 use super::tools::{Planned, Tools};
 use super::upload::MediaPlace;
 use super::usage;
+use crate::plan::Revision;
 use crate::plan::marker::{Marker, Object, PartId};
 use crate::store::key::Key;
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ pub async fn look(tools: &Tools, accepted: &Accepted) -> Result<Found, PartError
     // A new run has all its tries.
     usage::forget_waste(tools, id).await?;
     work.delete(&Key::marker(id, PartId::Package)).await?;
-    let planned = match tools.planned(accepted).await {
+    let planned = match tools.planned(accepted, Revision::Draft).await {
         Ok(planned) => planned,
         Err(PartError::Crash(_)) => {
             work.delete(&Key::marker(id, PartId::Probe)).await?;
@@ -50,9 +51,11 @@ pub async fn look(tools: &Tools, accepted: &Accepted) -> Result<Found, PartError
         }
         Err(e) => return Err(e),
     };
-    if planned.plan.is_draft() {
+    for part in [PartId::Survey, PartId::Decide, PartId::Verify] {
         // What was decided is gone, if it was.
-        work.delete(&Key::marker(id, PartId::Decide)).await?;
+        if part.revises().is_some_and(|revision| planned.plan.revision() < revision) {
+            work.delete(&Key::marker(id, part)).await?;
+        }
     }
     let mut parts = BTreeMap::new();
     for path in work.list(&Key::markers(id)).await? {

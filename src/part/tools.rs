@@ -8,10 +8,8 @@ use crate::broker::{Broker, BrokerError, Class, Queue, Topic};
 use crate::callback::CallbackSettings;
 use crate::event::{Event, Fact};
 use crate::job::{JobId, Lane};
-use crate::plan::decided::GridSummary;
 use crate::plan::marker::PartId;
-use crate::plan::narrowband::Decision;
-use crate::plan::{Decided, Plan};
+use crate::plan::{Grounds, Plan, Revised, Revision};
 use crate::probe::Probe;
 use crate::sandbox::protocol::Limits;
 use crate::shutdown::Stop;
@@ -76,10 +74,9 @@ pub struct Tools {
 pub struct Planned {
     pub accepted: Accepted,
     pub probe: Probe,
-    /// The decided plan as soon as there is one; a draft before, where content decides.
     pub plan: Plan,
-    /// What content decided, and why.
-    pub grounds: Option<(Decision, GridSummary)>,
+    /// What content decided, and why, as far as it has.
+    pub grounds: Option<Grounds>,
 }
 
 impl Planned {
@@ -149,21 +146,26 @@ impl Tools {
         accepted.ok_or_else(|| PartError::Poison(format!("there is no job {job}")))
     }
 
-    /// The job with its probe and plan, from memory where it has been asked for before. For a draft it is asked each time
-    /// whether there is more by now.
-    pub(super) async fn planned(&self, accepted: &Accepted) -> Result<Arc<Planned>, PartError> {
+    /// The job with its probe and plan, from memory where that is late enough, else in the latest revision there is.
+    ///
+    /// # Errors
+    /// Crash: it has no plan. Retry: its plan has not come to `least` yet.
+    pub(super) async fn planned(&self, accepted: &Accepted, least: Revision) -> Result<Arc<Planned>, PartError> {
         let (id, work) = (&accepted.id, self.stores.work());
         let known = self.remembered(|kept| kept.iter().find(|p| p.accepted == *accepted).cloned());
         let (probe, plan) = match known {
-            Some(known) if !known.plan.is_draft() || work.size(&Key::decided(id)).await?.is_none() => return Ok(known),
-            Some(draft) => (draft.probe.clone(), draft.plan.clone()),
+            Some(known) if known.plan.revision() >= least => return Ok(known),
+            Some(earlier) => (earlier.probe.clone(), earlier.plan.clone()),
             None => {
                 let missing = |what: &str| PartError::Crash(format!("{what} of job {id} is missing"));
                 let probe = work.get_json(&Key::probe(id)).await?.ok_or_else(|| missing("the probe"))?;
                 (probe, work.get_json(&Key::plan(id)).await?.ok_or_else(|| missing("the plan"))?)
             }
         };
-        let (plan, grounds) = with_decision(work, id, plan).await?;
+        let Revised { plan, grounds } = latest_revision(work, id, plan).await?;
+        if plan.revision() < least {
+            return Err(PartError::Retry(format!("the plan of job {id} is not {} yet", least.name())));
+        }
         let planned = Arc::new(Planned { accepted: accepted.clone(), probe, plan, grounds });
         self.remembered(|kept| {
             kept.retain(|other| other.accepted != planned.accepted);
@@ -180,16 +182,18 @@ impl Tools {
     }
 }
 
-/// The decided plan in place of its draft, where there is one.
+/// The latest revision of the plan, which may be an earlier one.
 ///
 /// # Errors
 /// The work store cannot be asked.
-pub async fn with_decision(work: &Store, job: &JobId, plan: Plan) -> Result<(Plan, Option<(Decision, GridSummary)>), StoreError> {
-    if !plan.is_draft() {
-        return Ok((plan, None));
+pub async fn latest_revision(work: &Store, job: &JobId, plan: Plan) -> Result<Revised, StoreError> {
+    let known = plan.revision();
+    for revision in Revision::LATER.into_iter().filter(|revision| *revision > known) {
+        if let Some(revised) = work.get_json::<Revised>(&Key::revision(job, revision)).await? {
+            return Ok(revised);
+        }
     }
-    let decided = work.get_json::<Decided>(&Key::decided(job)).await?;
-    Ok(decided.map_or((plan, None), |decided| (decided.plan, Some((decided.decision, decided.grid)))))
+    Ok(Revised { plan, grounds: None })
 }
 
 /// One delivery of a part.

@@ -6,7 +6,7 @@
 use super::accepted::Accepted;
 use super::error::{CRASH, PartError};
 use super::markers;
-use super::tools::{Attempt, PartMessage, Spent, Tools, with_decision};
+use super::tools::{Attempt, PartMessage, Spent, Tools, latest_revision};
 use crate::job::JobId;
 use crate::plan::marker::{Marker, PartId, PartResult};
 use crate::store::key::Key;
@@ -99,7 +99,7 @@ pub async fn measure(tools: &Tools, accepted: &Accepted) -> Result<Usage, PartEr
             let markers = markers::all(tools, id).await?;
             let plan = if markers.is_empty() { None } else { work.get_json(&Key::plan(id)).await? };
             let plan = match plan {
-                Some(plan) => Some(with_decision(work, id, plan).await?.0),
+                Some(plan) => Some(latest_revision(work, id, plan).await?.plan),
                 None => None,
             };
             metered::of(plan.as_ref(), accepted.source.bytes, &markers)

@@ -1,29 +1,45 @@
-//! The second half of a plan whose content decides: from what analysis found of every chunk to the rungs, the segments and
-//! the CRF of every chunk. Pure, like the first.
+//! The later revisions of a plan whose content decides: from what was found of the chunks to what is calibrated, to the
+//! rungs, the segments and the CRF of every chunk, and to what is encoded once more. Pure, like the first.
 
 use super::ladder::{self, SizedRung};
 use super::make::{check_sizes, reorder_delay, timing};
+use super::narrowband::calibrate::{CalibrationTask, calibrations};
 use super::narrowband::decide::RungDecision;
 use super::narrowband::grid::{GridMode, GridRules, Misfit, SceneCut, SnappedGrid, snap};
+use super::narrowband::preset::NarrowbandRules;
+use super::narrowband::repair::{self, MeasuredChunk, Repairs};
 use super::narrowband::rules::AllocationRules;
-use super::narrowband::{ChunkFacts, Decision, TitleFacts, decide};
+use super::narrowband::{CalibrationPoint, ChunkFacts, Decision, TitleFacts, decide};
 use super::preset::{Preset, RungRule, VideoRules};
 use super::time::{Rational, seconds};
-use super::{NarrowbandPlan, Plan, PlanError, Rung, VideoPlan, audio, encoder};
+use super::{CalibrationPlan, NarrowbandPlan, Plan, PlanError, RepairPlan, Rung, VideoPlan, audio, encoder};
 use crate::probe::{Clock, Probe, VideoStream};
-use crate::sandbox::protocol::AnalyseReport;
+use crate::sandbox::protocol::{AnalyseReport, CalibrateReport, EncodeReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Within a chunk the rate swings by so much above its mean before the cap is felt, as far as the title's mean allows.
 const PEAK_HEADROOM: f64 = 1.5;
 
-/// A decided plan and its grounds.
+/// A revision of a plan, and its grounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Decided {
+pub struct Revised {
     pub plan: Plan,
+    /// From the decided revision on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grounds: Option<Grounds>,
+}
+
+/// Why the ladder is as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grounds {
     pub decision: Decision,
     pub grid: GridSummary,
+    /// Encodes with the final settings by which the curves were bent.
+    pub calibration: Vec<CalibrationPoint>,
+    /// What was measured of the top rung, and what follows from it; from the verified revision on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repairs: Option<Repairs>,
 }
 
 /// How the segments came to lie.
@@ -38,20 +54,89 @@ pub struct GridSummary {
     pub misfits: Vec<Misfit>,
 }
 
+/// All that a revision is made of, but for what was found.
+struct Basis<'a> {
+    plan: &'a Plan,
+    probe: &'a Probe,
+    preset: &'a Preset,
+    video: &'a VideoPlan,
+    planned: &'a NarrowbandPlan,
+    rules: &'a VideoRules,
+    wanted: &'a NarrowbandRules,
+    stream: &'a VideoStream,
+}
+
+impl<'a> Basis<'a> {
+    fn new(plan: &'a Plan, probe: &'a Probe, preset: &'a Preset) -> Result<Self, PlanError> {
+        let foreign = || PlanError::Preset(format!("preset {} decides nothing for this plan", preset.name));
+        let (video, planned) = plan.video.as_ref().zip(plan.narrowband()).ok_or_else(foreign)?;
+        let (rules, wanted) = preset.video.as_ref().zip(preset.narrowband.as_ref()).ok_or_else(foreign)?;
+        let stream = probe.video.iter().find(|stream| stream.index == video.stream).ok_or_else(foreign)?;
+        Ok(Self { plan, probe, preset, video, planned, rules, wanted, stream })
+    }
+
+    fn revised(&self, video: VideoPlan) -> Plan {
+        Plan { video: Some(video), ..self.plan.clone() }
+    }
+}
+
+/// Chooses what to calibrate. The same arguments give the same plan, in whatever order the reports come.
+///
+/// # Errors
+/// Draft, probe and preset do not belong together.
+pub fn surveyed(draft: &Plan, probe: &Probe, preset: &Preset, reports: &[AnalyseReport]) -> Result<Revised, PlanError> {
+    let basis = Basis::new(draft, probe, preset)?;
+    let reports = by_chunk(reports);
+    let (snapped, _) = segments(basis.stream, preset, basis.video, &reports, &basis.wanted.grid);
+    let title = title_facts(basis.stream, basis.rules, basis.video, &snapped, &reports);
+    let tasks = if basis.wanted.calibrates() { calibrations(&title, &basis.wanted.decision) } else { Vec::new() };
+    let of_chunk = |tasks: &[CalibrationTask]| CalibrationPlan {
+        chunk: tasks[0].chunk as u32,
+        weight: tasks[0].weight,
+        frames: basis.wanted.decision.calibration.frames.max(1),
+        rungs: final_rungs(&basis, tasks),
+        crf: tasks.iter().map(|task| task.crf).collect(),
+    };
+    let chosen: Vec<CalibrationPlan> = tasks.chunk_by(|a, b| a.chunk == b.chunk).map(of_chunk).collect();
+    check_sizes(&chosen.iter().flat_map(|calibration| &calibration.rungs).collect::<Vec<_>>(), basis.rules)?;
+    let narrowband = Some(NarrowbandPlan { calibrations: Some(chosen), ..basis.planned.clone() });
+    Ok(Revised { plan: basis.revised(VideoPlan { narrowband, ..basis.video.clone() }), grounds: None })
+}
+
+/// What a chunk is encoded in to calibrate by it, as the ladder's own rungs will be.
+fn final_rungs(basis: &Basis<'_>, tasks: &[CalibrationTask]) -> Vec<Rung> {
+    let sized = |task: &CalibrationTask| SizedRung {
+        name: format!("{}x{}", task.width, task.height),
+        width: task.width,
+        height: task.height,
+        goal: RungRule { height: None, crf: Some(task.crf), kbps: None, max_kbps: None, lossless: false },
+    };
+    let sized: Vec<SizedRung> = tasks.iter().map(sized).collect();
+    ladder::of_sizes(basis.stream, &encoder::for_any_crf(basis.rules), &sized)
+}
+
+fn by_chunk(reports: &[AnalyseReport]) -> BTreeMap<u32, &AnalyseReport> {
+    reports.iter().map(|report| (report.chunk, report)).collect()
+}
+
 /// Decides. The same arguments give the same plan, in whatever order the reports come; a chunk without a report is one of
 /// which nothing is known.
 ///
 /// # Errors
-/// Draft, probe and preset do not belong together, or a rung would be smaller than its encoder takes.
-pub fn decided(draft: &Plan, probe: &Probe, preset: &Preset, reports: &[AnalyseReport]) -> Result<Decided, PlanError> {
-    let foreign = || PlanError::Preset(format!("preset {} decides nothing for this plan", preset.name));
-    let (video, planned) = draft.video.as_ref().zip(draft.narrowband()).ok_or_else(foreign)?;
-    let (rules, wanted) = preset.video.as_ref().zip(preset.narrowband.as_ref()).ok_or_else(foreign)?;
-    let stream = probe.video.iter().find(|stream| stream.index == video.stream).ok_or_else(foreign)?;
-    let reports: BTreeMap<u32, &AnalyseReport> = reports.iter().map(|report| (report.chunk, report)).collect();
-
+/// Plan, probe and preset do not belong together, or a rung would be smaller than its encoder takes.
+pub fn decided(
+    surveyed: &Plan,
+    probe: &Probe,
+    preset: &Preset,
+    reports: &[AnalyseReport],
+    calibrated: &[CalibrateReport],
+) -> Result<Revised, PlanError> {
+    let basis = Basis::new(surveyed, probe, preset)?;
+    let Basis { video, planned, rules, wanted, stream, .. } = basis;
+    let reports = by_chunk(reports);
     let (snapped, cuts) = segments(stream, preset, video, &reports, &wanted.grid);
-    let title = title_facts(stream, rules, video, &snapped, &reports);
+    let calibration = calibration(video, planned, calibrated);
+    let title = TitleFacts { calibration, ..title_facts(stream, rules, video, &snapped, &reports) };
     let decision = decide(&title, &wanted.decision);
 
     let sized: Vec<SizedRung> = decision.rungs.iter().map(|rung| sized(rung, &wanted.decision.allocation)).collect();
@@ -68,9 +153,9 @@ pub fn decided(draft: &Plan, probe: &Probe, preset: &Preset, reports: &[AnalyseR
         ..video.clone()
     };
     // Sound begins its segments where the picture does. What there is to say of it was said of the draft.
-    let heard = preset.audio.as_ref().filter(|_| !draft.audio.is_empty());
+    let heard = preset.audio.as_ref().filter(|_| !surveyed.audio.is_empty());
     let audio = heard.map_or(Vec::new(), |rules| audio::renditions(&probe.audio, rules, &timing(probe, preset, Some(&video))).0);
-    let notes = draft.notes.iter().chain(&decision.notes).cloned().collect();
+    let notes = surveyed.notes.iter().chain(&decision.notes).cloned().collect();
     let grid = GridSummary {
         cuts,
         starts_on_cut: snapped.starts_on_cut,
@@ -78,7 +163,68 @@ pub fn decided(draft: &Plan, probe: &Probe, preset: &Preset, reports: &[AnalyseR
         segments_off_cuts: snapped.segments_off_cuts,
         misfits: snapped.misfits,
     };
-    Ok(Decided { plan: Plan { video: Some(video), audio, notes, ..draft.clone() }, decision, grid })
+    let grounds = Grounds { decision, grid, calibration: title.calibration, repairs: None };
+    Ok(Revised { plan: Plan { audio, notes, ..basis.revised(video) }, grounds: Some(grounds) })
+}
+
+/// What calibration found, in the order of the plan.
+fn calibration(video: &VideoPlan, planned: &NarrowbandPlan, reports: &[CalibrateReport]) -> Vec<CalibrationPoint> {
+    let of_plan = |wanted: &CalibrationPlan| {
+        let report = reports.iter().find(|report| report.chunk == wanted.chunk)?;
+        let ticks = Rational::new(1, i64::from(video.timescale));
+        let head = ChunkFacts {
+            frames: report.frames,
+            duration_s: seconds(report.ticks, ticks),
+            starts_on_cut: false,
+            probes: report.probes.clone(),
+            scaled: Vec::new(),
+        };
+        let point = |(width, height, point)| CalibrationPoint {
+            chunk: wanted.chunk as usize,
+            width,
+            height,
+            weight: wanted.weight,
+            point,
+            head: Some(head.clone()),
+        };
+        let finals = report.finals.iter().map(|of| (of.width, of.height, of.point));
+        // Without the same pictures by the probes' settings a calibration says nothing.
+        (!head.probes.is_empty()).then(|| finals.map(point).collect::<Vec<_>>())
+    };
+    planned.calibrations.iter().flatten().filter_map(of_plan).flatten().collect()
+}
+
+/// Chooses what to encode once more. The same arguments give the same plan, in whatever order the reports come.
+///
+/// # Errors
+/// Plan, probe and preset do not belong together, or nothing was decided.
+pub fn verified(
+    decided: &Revised,
+    probe: &Probe,
+    preset: &Preset,
+    encoded: &[EncodeReport],
+) -> Result<Revised, PlanError> {
+    let basis = Basis::new(&decided.plan, probe, preset)?;
+    let undecided = || PlanError::Preset("nothing was decided that could be verified".into());
+    let grounds = decided.grounds.as_ref().ok_or_else(undecided)?;
+    let measured: Vec<MeasuredChunk> = encoded
+        .iter()
+        .filter_map(|report| Some(MeasuredChunk { chunk: report.chunk as usize, vmaf: report.measured.as_ref()?.vmaf_neg }))
+        .collect();
+    let weights_us: Vec<u64> = (0..basis.video.chunks.len())
+        .map(|chunk| {
+            let ticks = basis.video.chunk_ticks(chunk).max(1);
+            (seconds(ticks, basis.video.source_base) * 1e6) as u64
+        })
+        .collect();
+    let repairs = repair::repairs(&grounds.decision, &weights_us, &measured, &basis.wanted.decision);
+    let planned = repairs.chunks.iter().map(|repair| RepairPlan { chunk: repair.chunk as u32, crf: repair.crf }).collect();
+    let narrowband = Some(NarrowbandPlan { repairs: Some(planned), ..basis.planned.clone() });
+    let video = VideoPlan { narrowband, ..basis.video.clone() };
+    Ok(Revised {
+        plan: basis.revised(video),
+        grounds: Some(Grounds { repairs: Some(repairs), ..grounds.clone() }),
+    })
 }
 
 /// The segments on their cuts, and the cuts.

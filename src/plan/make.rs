@@ -5,11 +5,11 @@ use super::ladder::SizedRung;
 use super::narrowband::preset::NarrowbandRules;
 use super::preset::{DamageRules, Deinterlace, Preset, RungRule, VideoRules};
 use super::time::{Rational, mul_div_round, seconds};
-use super::{DeinterlaceMode, Filters, NarrowbandPlan, Plan, ProbePlan, Rung, VideoPlan};
+use super::{CalibrationPlan, DeinterlaceMode, Filters, NarrowbandPlan, Plan, ProbePlan, Rung, VideoPlan};
 use super::{chunks, encoder, ladder};
 use crate::job::{Job, OnDamage};
 use crate::probe::{Clock, Interlace, Probe, VideoStream};
-use crate::sandbox::protocol::{AnalyseTask, AudioTask, EncodeTask};
+use crate::sandbox::protocol::{AnalyseTask, AudioTask, CalibrateTask, EncodeTask, Verification};
 use std::cmp::Reverse;
 
 /// A child is told of so many keyframes before its chunk, its own among them: more than one, for the last may turn
@@ -124,7 +124,16 @@ pub fn encode_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> Enco
         filters: video.filters.clone(),
         rungs: rungs_of_chunk(video, index),
         threads,
+        verification: verification(video),
     }
+}
+
+/// How the top rung is measured, where it is.
+fn verification(video: &VideoPlan) -> Option<Verification> {
+    let narrowband = video.narrowband.as_ref()?;
+    let (top, reference) = (video.rungs.first()?, &narrowband.reference);
+    let is_smaller = (top.width, top.height) != (reference.width, reference.height);
+    Some(Verification { reference: is_smaller.then(|| reference.clone()), scored_every: narrowband.verified_every? })
 }
 
 /// The rungs of one chunk: where content decides, each with the chunk's own CRF.
@@ -144,10 +153,44 @@ fn rungs_of_chunk(video: &VideoPlan, chunk: usize) -> Vec<Rung> {
 pub fn analyse_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> AnalyseTask {
     let wanted = &plan.narrowband().expect("a plan with an analyse part is one of narrowband").probe;
     AnalyseTask {
-        encode: EncodeTask { rungs: wanted.rungs.clone(), ..encode_task(plan, probe, chunk, threads) },
+        encode: EncodeTask { rungs: wanted.rungs.clone(), verification: None, ..encode_task(plan, probe, chunk, threads) },
         crf: wanted.crf.clone(),
         scored_every: wanted.scored_every,
     }
+}
+
+/// The task of calibrating by one chunk: its beginning with the final settings, and with those of the probes.
+///
+/// # Panics
+/// When the plan has no such chunk.
+pub fn calibrate_task(plan: &Plan, probe: &Probe, calibration: &CalibrationPlan, threads: u32) -> CalibrateTask {
+    let narrowband = plan.narrowband().expect("a plan with a calibrate part is one of narrowband");
+    let rungs = std::iter::once(&narrowband.reference).chain(&calibration.rungs).chain(&narrowband.probe.rungs);
+    // Each is scaled from the picture as it is decoded, or from the one that is shown: what they were scaled from in their
+    // own ladders is not here.
+    let rungs = rungs.map(|rung| Rung { scale_from: None, ..rung.clone() }).collect();
+    let encode = EncodeTask { rungs, verification: None, ..encode_task(plan, probe, calibration.chunk, threads) };
+    CalibrateTask {
+        encode,
+        finals: calibration.crf.clone(),
+        probes: narrowband.probe.crf.clone(),
+        frames: calibration.frames,
+        scored_every: narrowband.probe.scored_every,
+    }
+}
+
+/// The task of encoding the top rung of one chunk once more; `None` where it is none of the repairs.
+///
+/// # Panics
+/// When the plan has no such chunk.
+pub fn repair_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> Option<EncodeTask> {
+    let repair = plan.narrowband()?.repairs.iter().flatten().find(|repair| repair.chunk == chunk)?;
+    let mut task = encode_task(plan, probe, chunk, threads);
+    task.rungs.truncate(1);
+    for rung in &mut task.rungs {
+        rung.encoder.options.insert("crf".into(), repair.crf.to_string());
+    }
+    Some(task)
 }
 
 /// The task of one audio rendition.
@@ -222,8 +265,7 @@ fn video(stream: &VideoStream, rules: &VideoRules, preset: &Preset, notes: &mut 
     let fields = if deinterlace == DeinterlaceMode::Field { 2 } else { 1 };
     let (timescale, ticks_per_tick) = timescale(stream.time_base, fields)?;
     let ladder = ladder::ladder(stream, rules);
-    let narrowband =
-        preset.narrowband.as_ref().map(|wanted| NarrowbandPlan { probe: probes(stream, rules, wanted), crf: Vec::new() });
+    let narrowband = preset.narrowband.as_ref().map(|wanted| draft(stream, rules, wanted));
     let probes = narrowband.iter().flat_map(|narrowband| &narrowband.probe.rungs);
     let encoded: Vec<&Rung> = ladder.rungs.iter().chain(probes).collect();
     check_sizes(&encoded, rules)?;
@@ -273,6 +315,26 @@ pub(super) fn reorder_delay(stream: &VideoStream, rungs: &[&Rung], frame_duratio
     i64::from(reorder).saturating_mul(longest)
 }
 
+/// What is known before anything of the content is.
+fn draft(stream: &VideoStream, rules: &VideoRules, wanted: &NarrowbandRules) -> NarrowbandPlan {
+    NarrowbandPlan {
+        reference: reference(stream, rules),
+        probe: probes(stream, rules, wanted),
+        calibrations: None,
+        crf: Vec::new(),
+        verified_every: wanted.verified_every(),
+        repairs: None,
+    }
+}
+
+/// The picture as it is shown. Its encoder is never opened.
+fn reference(stream: &VideoStream, rules: &VideoRules) -> Rung {
+    let (width, height) = ladder::display_size(stream);
+    let goal = RungRule { height: None, crf: None, kbps: None, max_kbps: None, lossless: false };
+    let sized = SizedRung { name: "reference".into(), width, height, goal };
+    ladder::of_sizes(stream, rules, &[sized]).swap_remove(0)
+}
+
 /// The fast encodes by which every chunk is known.
 fn probes(stream: &VideoStream, rules: &VideoRules, wanted: &NarrowbandRules) -> ProbePlan {
     let (width, height) = ladder::size_within(stream, wanted.probe.short_side);
@@ -282,9 +344,10 @@ fn probes(stream: &VideoStream, rules: &VideoRules, wanted: &NarrowbandRules) ->
         height,
         goal: RungRule { height: None, crf: Some(*crf), kbps: None, max_kbps: None, lossless: false },
     };
-    let sized: Vec<SizedRung> = wanted.probe.crf.iter().map(sized).collect();
+    let crf = wanted.probed_crf();
+    let sized: Vec<SizedRung> = crf.iter().map(sized).collect();
     let rungs = ladder::of_sizes(stream, &wanted.probe_encoder(rules), &sized);
-    ProbePlan { rungs, crf: wanted.probe.crf.to_vec(), scored_every: wanted.scored_every() }
+    ProbePlan { rungs, crf, scored_every: wanted.scored_every() }
 }
 
 /// Output ticks a second, and output ticks per source tick: exact, whatever the source's time base.

@@ -1,24 +1,34 @@
 //! Parts and their markers.
 
-use crate::sandbox::protocol::{AnalyseReport, AudioReport, EncodeReport};
+use super::Revision;
+use crate::sandbox::protocol::{AnalyseReport, AudioReport, CalibrateReport, EncodeReport};
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// One unit of queue work. Written `probe`, `analyse/00012`, `decide`, `encode/00012`, `audio/00000`, `package`.
+/// One unit of queue work. Written `probe`, `analyse/00012`, `survey`, `calibrate/00012`, `decide`, `encode/00012`,
+/// `audio/00000`, `verify`, `repair/00012`, `package`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum PartId {
     Probe,
     /// One chunk, known before it is encoded; where content decides.
     Analyse(u32),
-    /// Rungs and qualities, by what analysis found of all chunks.
+    /// What to calibrate, by what analysis found of all chunks.
+    Survey,
+    /// The beginning of one chunk with the final settings.
+    Calibrate(u32),
+    /// Rungs and qualities, by what was found of all chunks.
     Decide,
     /// One chunk, all its rungs.
     Encode(u32),
     /// One audio rendition over the whole source.
     Audio(u32),
+    /// What to encode once more, by what was measured of the top rung.
+    Verify,
+    /// The top rung of one chunk, once more.
+    Repair(u32),
     Package,
 }
 
@@ -28,19 +38,51 @@ impl PartId {
         match self {
             PartId::Probe => "probe",
             PartId::Analyse(_) => "analyse",
+            PartId::Survey => "survey",
+            PartId::Calibrate(_) => "calibrate",
             PartId::Decide => "decide",
             PartId::Encode(_) => "encode",
             PartId::Audio(_) => "audio",
+            PartId::Verify => "verify",
+            PartId::Repair(_) => "repair",
             PartId::Package => "package",
+        }
+    }
+
+    /// Of a kind of which there are many, which.
+    pub fn number(self) -> Option<u32> {
+        match self {
+            PartId::Analyse(n) | PartId::Calibrate(n) | PartId::Encode(n) | PartId::Audio(n) | PartId::Repair(n) => Some(n),
+            PartId::Probe | PartId::Survey | PartId::Decide | PartId::Verify | PartId::Package => None,
+        }
+    }
+
+    /// The revision of the plan that the part makes: it runs no child, and running it again changes nothing.
+    pub fn revises(self) -> Option<Revision> {
+        match self {
+            PartId::Survey => Some(Revision::Surveyed),
+            PartId::Decide => Some(Revision::Decided),
+            PartId::Verify => Some(Revision::Verified),
+            _ => None,
+        }
+    }
+
+    /// The revision of the plan that the part works by.
+    pub fn works_by(self) -> Revision {
+        match self {
+            PartId::Probe | PartId::Analyse(_) | PartId::Survey => Revision::Draft,
+            PartId::Calibrate(_) | PartId::Decide => Revision::Surveyed,
+            PartId::Encode(_) | PartId::Audio(_) | PartId::Verify => Revision::Decided,
+            PartId::Repair(_) | PartId::Package => Revision::Verified,
         }
     }
 }
 
 impl fmt::Display for PartId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PartId::Analyse(n) | PartId::Encode(n) | PartId::Audio(n) => write!(f, "{}/{n:05}", self.kind()),
-            PartId::Probe | PartId::Decide | PartId::Package => f.write_str(self.kind()),
+        match self.number() {
+            Some(n) => write!(f, "{}/{n:05}", self.kind()),
+            None => f.write_str(self.kind()),
         }
     }
 }
@@ -52,9 +94,13 @@ impl FromStr for PartId {
         let number = |n: &str| n.parse::<u32>().map_err(|_| format!("'{text}' is not a part"));
         match text.split_once('/') {
             None if text == "probe" => Ok(PartId::Probe),
+            None if text == "survey" => Ok(PartId::Survey),
             None if text == "decide" => Ok(PartId::Decide),
+            None if text == "verify" => Ok(PartId::Verify),
             None if text == "package" => Ok(PartId::Package),
             Some(("analyse", n)) => number(n).map(PartId::Analyse),
+            Some(("calibrate", n)) => number(n).map(PartId::Calibrate),
+            Some(("repair", n)) => number(n).map(PartId::Repair),
             Some(("encode", n)) => number(n).map(PartId::Encode),
             Some(("audio", n)) => number(n).map(PartId::Audio),
             _ => Err(format!("'{text}' is not a part")),
@@ -109,8 +155,10 @@ pub enum PartResult {
     /// `probe.json` and `plan.json` stand in the work store.
     Probe,
     Analyse(AnalyseReport),
-    /// `decided.json` stands in the work store.
-    Decide,
+    /// The next revision of the plan stands in the work store.
+    Revise,
+    Calibrate(CalibrateReport),
+    /// Of a chunk, or of a repair its top rung alone.
     Encode(EncodeReport),
     Audio(AudioReport),
     Package {
@@ -124,9 +172,22 @@ pub enum PartResult {
 mod tests {
     use super::*;
 
+    const PARTS: [PartId; 10] = [
+        PartId::Probe,
+        PartId::Analyse(7),
+        PartId::Survey,
+        PartId::Calibrate(3),
+        PartId::Decide,
+        PartId::Encode(12),
+        PartId::Audio(0),
+        PartId::Verify,
+        PartId::Repair(5),
+        PartId::Package,
+    ];
+
     #[test]
     fn a_part_reads_as_it_is_written() {
-        for part in [PartId::Probe, PartId::Analyse(7), PartId::Decide, PartId::Encode(12), PartId::Audio(0), PartId::Package] {
+        for part in PARTS {
             assert_eq!(part.to_string().parse::<PartId>().unwrap(), part);
         }
         assert_eq!(PartId::Encode(12).to_string(), "encode/00012");

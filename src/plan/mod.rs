@@ -14,8 +14,8 @@ pub mod pixel;
 pub mod preset;
 pub mod time;
 
-pub use decided::{Decided, decided};
-pub use make::{PlanError, analyse_task, audio_task, encode_task, make};
+pub use decided::{Grounds, Revised, decided, surveyed, verified};
+pub use make::{PlanError, analyse_task, audio_task, calibrate_task, encode_task, make, repair_task};
 
 use crate::job::OnDamage;
 use crate::probe::Clock;
@@ -71,10 +71,68 @@ pub struct VideoPlan {
 /// What is planned of a title whose content decides its ladder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NarrowbandPlan {
+    /// The picture as it is shown, by which encodes of any size are judged; nothing is encoded with it.
+    pub reference: Rung,
     pub probe: ProbePlan,
-    /// For each chunk, in order, the CRF of each rung; empty in a draft.
+    /// Encodes with the final settings by which probes are calibrated; absent until all chunks are analysed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibrations: Option<Vec<CalibrationPlan>>,
+    /// For each chunk, in order, the CRF of each rung; empty until that is decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crf: Vec<Vec<f64>>,
+    /// One picture in so many of the top rung is scored; absent: none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_every: Option<u32>,
+    /// Chunks whose top rung is encoded once more; absent until the top rung was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repairs: Option<Vec<RepairPlan>>,
+}
+
+/// The beginning of one chunk in each picture size that the ladder may have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationPlan {
+    pub chunk: u32,
+    /// The part of the title the chunk stands for, 0 to 1.
+    pub weight: f64,
+    /// Pictures from the chunk's first on.
+    pub frames: u64,
+    /// Pinned as the ladder's rungs will be, largest first, and the CRF of each.
+    pub rungs: Vec<Rung>,
+    pub crf: Vec<f64>,
+}
+
+/// A top rung that missed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RepairPlan {
+    pub chunk: u32,
+    pub crf: f64,
+}
+
+/// How much of a plan has been decided. A plan whose content decides nothing is verified from the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Revision {
+    /// The chunks can be analysed.
+    Draft,
+    /// The calibrations are chosen.
+    Surveyed,
+    /// Rungs and qualities are decided.
+    Decided,
+    /// The top rung was measured, and its repairs are chosen.
+    Verified,
+}
+
+impl Revision {
+    /// The revisions that a plan may come to, latest first.
+    pub const LATER: [Revision; 3] = [Revision::Verified, Revision::Decided, Revision::Surveyed];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Revision::Draft => "draft",
+            Revision::Surveyed => "surveyed",
+            Revision::Decided => "decided",
+            Revision::Verified => "verified",
+        }
+    }
 }
 
 /// How every chunk is probed.
@@ -89,9 +147,19 @@ pub struct ProbePlan {
 }
 
 impl Plan {
-    /// Rungs and qualities are not decided yet: chunks are to be analysed first, and none can be encoded.
-    pub fn is_draft(&self) -> bool {
-        self.narrowband().is_some_and(|narrowband| narrowband.crf.is_empty())
+    /// How much has been decided.
+    pub fn revision(&self) -> Revision {
+        match self.narrowband() {
+            Some(NarrowbandPlan { calibrations: None, .. }) => Revision::Draft,
+            Some(NarrowbandPlan { crf, .. }) if crf.is_empty() => Revision::Surveyed,
+            Some(NarrowbandPlan { repairs: None, .. }) => Revision::Decided,
+            Some(_) | None => Revision::Verified,
+        }
+    }
+
+    /// Rungs and qualities are decided: chunks can be encoded.
+    pub fn is_decided(&self) -> bool {
+        self.revision() >= Revision::Decided
     }
 
     /// What analysis needs, where content decides the ladder.

@@ -80,6 +80,8 @@ pub enum Task {
     Encode(Box<EncodeTask>),
     /// Inputs as for an encode.
     Analyse(Box<AnalyseTask>),
+    /// Inputs as for an encode.
+    Calibrate(Box<CalibrateTask>),
     /// Input 0: the source.
     Audio(Box<AudioTask>),
     /// Inputs: init segment and segments of each track, end to end; packets are copied into one faststart MP4.
@@ -94,6 +96,7 @@ impl Task {
             Task::Probe => "probe",
             Task::Encode(_) => "encode",
             Task::Analyse(_) => "analyse",
+            Task::Calibrate(_) => "calibrate",
             Task::Audio(_) => "audio",
             Task::Remux(_) => "remux",
             Task::Measure(_) => "measure",
@@ -130,6 +133,9 @@ pub struct EncodeTask {
     pub rungs: Vec<Rung>,
     /// Threads for each encoder that may use them without changing its output.
     pub threads: u32,
+    /// The top rung is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
 }
 
 /// Get to know one chunk: what it costs and looks like at the probes' settings, where its scenes begin.
@@ -139,6 +145,31 @@ pub struct AnalyseTask {
     pub encode: EncodeTask,
     /// The CRF of each probe.
     pub crf: Vec<f64>,
+    /// One picture in so many is scored.
+    pub scored_every: u32,
+}
+
+/// Encode the beginning of one chunk with final settings, and with those of the probes, to see how the ones follow from the
+/// others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CalibrateTask {
+    /// The chunk as for its encode. The first rung is the picture as it is shown and is not encoded; then come those of the
+    /// final settings, then the probes.
+    pub encode: EncodeTask,
+    /// The CRF of each rung of the final settings, and of each probe.
+    pub finals: Vec<f64>,
+    pub probes: Vec<f64>,
+    /// Pictures from the chunk's first on.
+    pub frames: u64,
+    /// One picture in so many is scored: of the final settings as it is shown, of the probes in the size they are coded in.
+    pub scored_every: u32,
+}
+
+/// How a top rung is measured while it is encoded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verification {
+    /// The picture as it is shown, where the top rung is smaller.
+    pub reference: Option<Rung>,
     /// One picture in so many is scored.
     pub scored_every: u32,
 }
@@ -243,6 +274,7 @@ pub enum Report {
     Probe(Probe),
     Encode(EncodeReport),
     Analyse(AnalyseReport),
+    Calibrate(CalibrateReport),
     Audio(AudioReport),
     Remux(RemuxReport),
     Measure(MeasureReport),
@@ -285,10 +317,35 @@ pub struct AnalyseSpent {
     pub decode_s: f64,
     /// Scene cuts and texture.
     pub look_s: f64,
-    /// The probes' encoders and decoders.
+    /// Encoders.
     pub probe_s: f64,
-    /// VMAF.
+    /// Decoding what they made, and VMAF.
     pub score_s: f64,
+}
+
+/// The beginning of one chunk with final settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CalibrateReport {
+    pub chunk: u32,
+    /// Pictures encoded.
+    pub frames: u64,
+    /// How long they last together, output ticks.
+    pub ticks: i64,
+    /// Those that could be measured.
+    pub finals: Vec<SizedPoint>,
+    /// The same pictures with the probes' settings.
+    pub probes: Vec<ProbePoint>,
+    /// Why one was not measured.
+    pub notes: Vec<String>,
+    pub spent: AnalyseSpent,
+}
+
+/// One encode in one picture size.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SizedPoint {
+    pub width: u32,
+    pub height: u32,
+    pub point: ProbePoint,
 }
 
 /// One chunk, encoded.
@@ -309,6 +366,12 @@ pub struct EncodeReport {
     /// Decoded only to get to the chunk's first frame.
     pub preroll_frames: u64,
     pub rungs: Vec<EncodedRung>,
+    /// Of the top rung, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
+    /// Why it was not measured, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmeasured: Option<String>,
 }
 
 /// A decoded source frame, recognisable.
@@ -331,6 +394,18 @@ pub struct Damage {
     pub first_bad: Option<i64>,
     /// The decoder's last words on it.
     pub message: Option<String>,
+}
+
+/// The top rung of one chunk, measured at the size the picture is shown in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// VMAF-NEG, mean over the scored pictures.
+    pub vmaf_neg: f64,
+    /// That of the first picture and of every n-th, hundredths.
+    pub scores: Vec<f64>,
+    pub scored_every: u32,
+    /// Decoding and scoring, CPU seconds.
+    pub cpu_s: f64,
 }
 
 /// One rung of one chunk.

@@ -53,9 +53,9 @@ impl Key {
         Self::work(job, "plan.json")
     }
 
-    /// The plan with what content decides, and the grounds; written once.
-    pub fn decided(job: &JobId) -> Self {
-        Self::work(job, "decided.json")
+    /// The plan with more of what content decides, and the grounds; written once.
+    pub fn revision(job: &JobId, revision: Revision) -> Self {
+        Self::work(job, &format!("plan-{}.json", revision.name()))
     }
 
     /// Says that a part is done.
@@ -177,7 +177,7 @@ mod tests {
             (Key::probe(&job()), "jobs/talk-1/probe.json"),
             (Key::packets(&job(), 3), "jobs/talk-1/packets/3.bin"),
             (Key::plan(&job()), "jobs/talk-1/plan.json"),
-            (Key::decided(&job()), "jobs/talk-1/decided.json"),
+            (Key::revision(&job(), Revision::Decided), "jobs/talk-1/plan-decided.json"),
             (Key::marker(&job(), PartId::Analyse(3)), "jobs/talk-1/done/analyse/00003.json"),
             (Key::marker(&job(), PartId::Decide), "jobs/talk-1/done/decide.json"),
             (Key::marker(&job(), PartId::Encode(12)), "jobs/talk-1/done/encode/00012.json"),
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_marker_is_found_again_by_its_path() {
-        for part in [PartId::Probe, PartId::Analyse(2), PartId::Decide, PartId::Encode(7), PartId::Audio(1), PartId::Package] {
+        for part in [PartId::Probe, PartId::Analyse(2), PartId::Survey, PartId::Repair(7), PartId::Audio(1), PartId::Package] {
             assert_eq!(Key::part_of_marker(&job(), Key::marker(&job(), part).path()), Some(part));
         }
         assert_eq!(Key::part_of_marker(&job(), "jobs/other/done/probe.json"), None);

@@ -39,6 +39,7 @@ fn feature(video: &VideoPlan, rung: &Rung) -> String {
         ("deinterlace", video.filters.deinterlace != DeinterlaceMode::Off),
         ("hdr", matches!(rung.colour.video_range.as_str(), "PQ" | "HLG")),
         ("tone_map", video.filters.tone_map),
+        ("narrowband", video.narrowband.is_some()),
     ];
     done.iter().filter(|(_, is_done)| *is_done).map(|(name, _)| *name).collect::<Vec<_>>().join("+")
 }
@@ -56,6 +57,8 @@ pub fn of(plan: Option<&Plan>, source_bytes: u64, markers: &[Marker]) -> Usage {
     let Some(plan) = plan else { return usage };
     for marker in markers {
         match &marker.result {
+            // The customer gets the seconds of a repaired rung once.
+            PartResult::Encode(_) if matches!(marker.part, PartId::Repair(_)) => {}
             PartResult::Encode(report) => {
                 let Some(video) = &plan.video else { continue };
                 for made in &report.rungs {
@@ -79,7 +82,11 @@ pub fn of(plan: Option<&Plan>, source_bytes: u64, markers: &[Marker]) -> Usage {
                     seconds: seconds(length_ms(&report.segments, report.init.timescale)),
                 });
             }
-            PartResult::Probe | PartResult::Analyse(_) | PartResult::Decide | PartResult::Package { .. } => {}
+            PartResult::Probe
+            | PartResult::Analyse(_)
+            | PartResult::Revise
+            | PartResult::Calibrate(_)
+            | PartResult::Package { .. } => {}
         }
     }
     usage.output_bytes = kept_bytes(plan, markers);

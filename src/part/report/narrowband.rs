@@ -1,23 +1,69 @@
 //! The part of a report that says what content decided, on what grounds, and what finding out cost.
 
-use super::ChunkReport;
+use super::{ChunkReport, Work};
 use crate::part::tools::Planned;
-use crate::plan::decided::GridSummary;
-use crate::plan::marker::{Marker, PartResult};
-use crate::plan::narrowband::{Decision, ProbePoint};
-use crate::sandbox::protocol::{AnalyseSpent, Texture};
+use crate::plan::Grounds;
+use crate::plan::marker::{Marker, PartId, PartResult};
+use crate::plan::narrowband::ProbePoint;
+use crate::sandbox::protocol::{AnalyseSpent, EncodeReport, Texture};
 use serde::{Deserialize, Serialize};
 
 /// What content decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NarrowbandReport {
-    pub decision: Decision,
-    pub grid: GridSummary,
+    #[serde(flatten)]
+    pub grounds: Grounds,
     /// What was found of each chunk.
     pub analysis: Vec<ChunkAnalysis>,
-    /// CPU seconds of all analysis, and of all chunks' encodes.
-    pub analysis_cpu_s: f64,
-    pub encode_cpu_s: f64,
+    /// Why something of a calibration or of the top rung was not measured.
+    pub notes: Vec<String>,
+    pub cost: Cost,
+}
+
+/// CPU seconds of what content decides, beside those of the ladder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    pub analysis_s: f64,
+    pub calibration_s: f64,
+    /// Measuring the top rung, in the encodes and in the repairs.
+    pub verification_s: f64,
+    /// The top rungs encoded once more.
+    pub repair_s: f64,
+    /// Decoding, scaling and encoding of every chunk, once.
+    pub ladder_s: f64,
+    /// All but the ladder, as a share of it.
+    pub share: f64,
+}
+
+impl Cost {
+    fn of(work: &Work<'_>) -> Self {
+        let cpu = |markers: &[Marker], is: fn(PartId) -> bool| -> f64 {
+            markers.iter().filter(|marker| is(marker.part)).map(|marker| marker.cpu_s).sum()
+        };
+        let measuring = |markers: &[Marker]| -> f64 {
+            markers.iter().filter_map(encoded).filter_map(|report| report.measured.as_ref()).map(|m| m.cpu_s).sum()
+        };
+        let encodes = cpu(work.encodes, |part| matches!(part, PartId::Encode(_)));
+        let verification_s = measuring(work.encodes);
+        let mut cost = Self {
+            analysis_s: cpu(work.analyses, |part| matches!(part, PartId::Analyse(_))),
+            calibration_s: cpu(work.analyses, |part| matches!(part, PartId::Calibrate(_))),
+            verification_s,
+            repair_s: cpu(work.repairs, |part| matches!(part, PartId::Repair(_))),
+            ladder_s: encodes - verification_s,
+            share: 0.0,
+        };
+        let beside = cost.analysis_s + cost.calibration_s + cost.verification_s + cost.repair_s;
+        cost.share = beside / cost.ladder_s.max(f64::MIN_POSITIVE);
+        cost
+    }
+}
+
+fn encoded(marker: &Marker) -> Option<&EncodeReport> {
+    match &marker.result {
+        PartResult::Encode(report) => Some(report),
+        _ => None,
+    }
 }
 
 /// What was found of one chunk.
@@ -39,6 +85,7 @@ pub struct ChunkAnalysis {
 /// One rung of one chunk, as it was planned.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlannedRung {
+    /// As it was encoded in the end; what follows is what the first decision expected.
     pub crf: f64,
     pub kbps: f64,
     /// VMAF-NEG at display size.
@@ -46,14 +93,18 @@ pub struct PlannedRung {
 }
 
 impl NarrowbandReport {
-    pub(super) fn new(grounds: &(Decision, GridSummary), analyses: &[Marker], encodes: &[Marker]) -> Self {
-        let encoded = encodes.iter().filter(|marker| matches!(marker.result, PartResult::Encode(_)));
+    pub(super) fn new(grounds: &Grounds, work: &Work<'_>) -> Self {
+        let of_calibration = |marker: &Marker| match &marker.result {
+            PartResult::Calibrate(report) => report.notes.clone(),
+            _ => Vec::new(),
+        };
+        let encodes = work.encodes.iter().chain(work.repairs).filter_map(encoded);
+        let unmeasured = encodes.filter_map(|report| Some(format!("chunk {}: {}", report.chunk, report.unmeasured.as_ref()?)));
         Self {
-            decision: grounds.0.clone(),
-            grid: grounds.1.clone(),
-            analysis: analyses.iter().filter_map(analysis).collect(),
-            analysis_cpu_s: analyses.iter().map(|marker| marker.cpu_s).sum(),
-            encode_cpu_s: encoded.map(|marker| marker.cpu_s).sum(),
+            grounds: grounds.clone(),
+            analysis: work.analyses.iter().filter_map(analysis).collect(),
+            notes: work.analyses.iter().flat_map(of_calibration).chain(unmeasured).collect(),
+            cost: Cost::of(work),
         }
     }
 }
@@ -76,10 +127,14 @@ fn analysis(marker: &Marker) -> Option<ChunkAnalysis> {
 
 /// Puts what was planned beside what was made.
 pub(super) fn note_planned(planned: &Planned, chunk: &mut ChunkReport) {
-    let Some((decision, _)) = &planned.grounds else { return };
-    for made in &mut chunk.rungs {
-        let rung = decision.rungs.iter().find(|rung| rung.name == made.name);
+    let Some(grounds) = &planned.grounds else { return };
+    let repairs = grounds.repairs.iter().flat_map(|repairs| &repairs.chunks);
+    let repair = repairs.into_iter().find(|repair| repair.chunk == chunk.chunk as usize);
+    for (n, made) in chunk.rungs.iter_mut().enumerate() {
+        let rung = grounds.decision.rungs.iter().find(|rung| rung.name == made.name);
         let wanted = rung.and_then(|rung| rung.chunks.get(chunk.chunk as usize));
-        made.planned = wanted.map(|w| PlannedRung { crf: w.crf, kbps: w.predicted_kbps, vmaf: w.predicted_vmaf });
+        let repaired = repair.filter(|_| n == 0).map(|repair| repair.crf);
+        let crf = |planned: f64| repaired.unwrap_or(planned);
+        made.planned = wanted.map(|w| PlannedRung { crf: crf(w.crf), kbps: w.predicted_kbps, vmaf: w.predicted_vmaf });
     }
 }

@@ -5,7 +5,7 @@ use super::allocate::{Allocation, Bound, Goal, Share, allocate, believed_crf};
 use super::curve::{Basis, Curve, FittedCurve, fit_title};
 use super::facts::TitleFacts;
 use super::hull::{Candidate, Hull, OperatingPoint, candidates};
-use super::prior::Prior;
+use super::prior::prior_of;
 use super::rules::Rules;
 use super::transfer::{self, Transfer};
 use super::{BEST_VMAF, ladder, rounded};
@@ -148,11 +148,7 @@ pub(super) fn survey(title: &TitleFacts, rules: &Rules) -> Survey {
 
 /// The curves of the chunks at the probe's size.
 pub fn fits(title: &TitleFacts) -> Vec<FittedCurve> {
-    let pixels = f64::from(title.probe_width) * f64::from(title.probe_height);
-    let frames: u64 = title.chunks.iter().map(|chunk| chunk.frames).sum();
-    let weight_us: u64 = title.chunks.iter().map(super::ChunkFacts::weight_us).sum();
-    let frame_rate = frames as f64 * 1e6 / weight_us.max(1) as f64;
-    fit_title(&title.chunks, &Prior::of_codec(title.codec, pixels * frame_rate))
+    fit_title(&title.chunks, &prior_of(title))
 }
 
 fn shares(title: &TitleFacts, fits: &[FittedCurve], curves: &[Curve]) -> Vec<Share> {

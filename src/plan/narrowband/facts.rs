@@ -70,8 +70,9 @@ pub struct ProbePoint {
     pub vmaf_neg: f64,
 }
 
-/// One encode of a chunk with the rung's own preset and picture size, scored at display size.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// One encode of the beginning of a chunk, or of all of it, with the rung's own preset and picture size, scored at display
+/// size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CalibrationPoint {
     /// Index into [`TitleFacts::chunks`].
     pub chunk: usize,
@@ -80,4 +81,7 @@ pub struct CalibrationPoint {
     /// How much of the title the chunk stands for ([`super::stratify`]); positive.
     pub weight: f64,
     pub point: ProbePoint,
+    /// The same pictures with the probes' settings; absent where all of the chunk was encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<ChunkFacts>,
 }

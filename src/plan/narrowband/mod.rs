@@ -3,8 +3,8 @@
 //! The way of a decision: probe points of each chunk ([`ChunkFacts`]) become curves of rate and loss ([`curve`]); a few
 //! chunks are chosen for calibration at the final preset ([`stratify`], [`calibrate`]), which bends the curves for every
 //! picture size ([`transfer`]); sizes compete for each quality ([`hull`]), rungs are placed on what wins ([`ladder`]), and within a
-//! rung the chunks share its quality at one common slope ([`allocate`]). [`decide`] puts them together. [`grid`] places
-//! the segments on scene cuts.
+//! rung the chunks share its quality at one common slope ([`allocate`]). [`decide`] puts them together; [`repair`] chooses
+//! what to encode once more when the top rung has been measured. [`grid`] places the segments on scene cuts.
 //!
 //! The same on every machine and for every order of the inputs: logarithms and powers come from `libm`, not from the
 //! platform; what is summed over chunks is whole numbers; what is used as a setting is quantised.
@@ -26,6 +26,7 @@ pub mod hull;
 pub mod ladder;
 pub mod preset;
 pub mod prior;
+pub mod repair;
 pub mod rules;
 pub mod stratify;
 pub mod transfer;

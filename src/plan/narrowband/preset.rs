@@ -13,6 +13,8 @@ const SHORT_SIDES: std::ops::RangeInclusive<u32> = 64..=1080;
 const MOST_PASSED_OVER: u32 = 100;
 /// Two probes nearer than this say little of the slope between them, CRF.
 const LEAST_SPAN_CRF: f64 = 4.0;
+/// Of the pictures whose like is scored in a probe, one in so many is scored in the top rung.
+const VERIFIED_PER_PROBED: u32 = 2;
 /// Segments outside these are no segments to a player, seconds.
 const SHORTEST_SEGMENT_S: f64 = 0.5;
 const LONGEST_SEGMENT_S: f64 = 12.0;
@@ -34,6 +36,8 @@ pub struct NarrowbandRules {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effort {
+    /// One probe a chunk; slopes and picture sizes go by what is usual. Nothing is calibrated, and nothing verified.
+    Turbo,
     /// A few pictures a second are scored.
     #[default]
     Balanced,
@@ -45,6 +49,7 @@ impl Effort {
     /// One picture in so many is scored.
     fn scored_every(self) -> u32 {
         match self {
+            Effort::Turbo => 12,
             Effort::Balanced => 6,
             Effort::Best => 2,
         }
@@ -59,7 +64,7 @@ pub struct ProbeRules {
     pub short_side: u32,
     /// The encoder's speed preset.
     pub speed: String,
-    /// The two CRFs.
+    /// The two CRFs; with little effort there is one probe, between them.
     pub crf: [f64; 2],
     /// One picture in so many is scored; absent: by `effort`.
     #[serde(default)]
@@ -70,6 +75,23 @@ impl NarrowbandRules {
     /// One picture in so many is scored.
     pub fn scored_every(&self) -> u32 {
         self.probe.scored_every.unwrap_or_else(|| self.effort.scored_every())
+    }
+
+    /// The CRFs of the probes.
+    pub fn probed_crf(&self) -> Vec<f64> {
+        let [low, high] = self.probe.crf;
+        if self.effort == Effort::Turbo { vec![(low + high) / 2.0] } else { vec![low, high] }
+    }
+
+    /// One picture in so many of the top rung is scored; `None`: none is.
+    pub fn verified_every(&self) -> Option<u32> {
+        // The larger pictures of the top rung cost more to score than a probe's.
+        (self.effort != Effort::Turbo).then(|| self.scored_every() * VERIFIED_PER_PROBED)
+    }
+
+    /// Something is encoded with the final settings before anything is decided.
+    pub fn calibrates(&self) -> bool {
+        self.effort != Effort::Turbo
     }
 
     /// The rules of the probe's encoder: the preset's own, but fast.
@@ -139,7 +161,7 @@ mod tests {
         assert_eq!(path("narrowband.probe.speed", "warp".into()), "narrowband.probe.speed");
         assert_eq!(path("narrowband.grid.shortest_s", 9.into()), "narrowband.grid");
         assert_eq!(path("narrowband.decision.gaol_vmaf", 90.into()), "narrowband.decision.gaol_vmaf");
-        assert_eq!(path("narrowband.effort", "turbo".into()), "narrowband.effort");
+        assert_eq!(path("narrowband.effort", "warp".into()), "narrowband.effort");
         let without = BTreeMap::from([("narrowband".to_string(), serde_json::json!({}))]);
         assert!(Preset::built_in("narrowband-h264", &without).is_err(), "a probe must be described");
     }

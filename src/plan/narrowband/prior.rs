@@ -2,6 +2,7 @@
 
 use super::super::preset::VideoCodec;
 use super::curve::{BELIEVED_LOSS_SLOPES, BELIEVED_RATE_SLOPES, Basis, FittedCurve};
+use super::facts::{ChunkFacts, TitleFacts};
 use std::ops::RangeInclusive;
 
 /// So many chunks of a title with a measured line, and their median is believed before the codec's prior.
@@ -66,6 +67,15 @@ impl CodecPrior {
             }
         }
     }
+}
+
+/// The codec's prior at the size and rate of the title's probes.
+pub(super) fn prior_of(title: &TitleFacts) -> Prior {
+    let pixels = f64::from(title.probe_width) * f64::from(title.probe_height);
+    let frames: u64 = title.chunks.iter().map(|chunk| chunk.frames).sum();
+    let weight_us: u64 = title.chunks.iter().map(ChunkFacts::weight_us).sum();
+    let frame_rate = frames as f64 * 1e6 / weight_us.max(1) as f64;
+    Prior::of_codec(title.codec, pixels * frame_rate)
 }
 
 impl Prior {

@@ -1,6 +1,7 @@
 //! What a narrowband preset asks for.
 
 use super::super::preset::VideoCodec;
+use super::repair::RepairRules;
 use super::stratify::CalibrationRules;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,7 @@ pub struct Rules {
     pub least_gain_per_doubling_vmaf: f64,
     pub calibration: CalibrationRules,
     pub allocation: AllocationRules,
+    pub repair: RepairRules,
 }
 
 impl Default for Rules {
@@ -46,6 +48,7 @@ impl Default for Rules {
             least_gain_per_doubling_vmaf: 1.0,
             calibration: CalibrationRules::default(),
             allocation: AllocationRules::default(),
+            repair: RepairRules::default(),
         }
     }
 }

@@ -20,16 +20,22 @@ const ASKED_CRF: std::ops::RangeInclusive<f64> = 10.0..=50.0;
 pub struct CalibrationRules {
     /// At most so many, whatever the title's length.
     pub most: usize,
-    /// Of all chunks this share, and at least one.
+    /// Of the title's frames this share.
     pub share: f64,
+    /// Of each chunk so many frames from its first on.
+    pub frames: u64,
     /// Chunks with fewer frames are not asked: they are mostly key frame.
     pub least_frames: u64,
 }
 
+/// Two calibrations give a line its tilt, so there are as many, however short the title.
+const LEAST_CALIBRATIONS: usize = 2;
+
 impl Default for CalibrationRules {
-    /// A calibration costs what the rung's own encode of that chunk costs: one chunk in twelve, 8 % of the ladder.
+    /// A calibration costs what the rung's own encode of those frames costs. A second of each chunk is enough, as the probes
+    /// are judged by the same second.
     fn default() -> Self {
-        Self { most: 12, share: 1.0 / 12.0, least_frames: 12 }
+        Self { most: 12, share: 0.1, frames: 24, least_frames: 12 }
     }
 }
 
@@ -49,8 +55,9 @@ pub fn stratify(chunks: &[ChunkFacts], fits: &[FittedCurve], rules: &Calibration
     // Where no chunk is sound the others must do.
     let any_sound = line.iter().any(|place| askable(place.chunk));
     let asked: Vec<&Place> = line.iter().filter(|place| !any_sound || askable(place.chunk)).collect();
-    let wanted = (chunks.len() as f64 * rules.share).round() as usize;
-    let count = wanted.clamp(1, rules.most.max(1)).min(asked.len());
+    let frames: u64 = chunks.iter().map(|chunk| chunk.frames).sum();
+    let wanted = (frames as f64 * rules.share / rules.frames.max(1) as f64).round() as usize;
+    let count = wanted.max(LEAST_CALIBRATIONS).min(rules.most.max(1)).min(asked.len());
     let mut strata: Vec<Stratum> = Vec::with_capacity(count);
     for n in 0..count {
         let middle = (n as f64 + 0.5) / count as f64;

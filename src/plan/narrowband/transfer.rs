@@ -9,11 +9,13 @@
 //! it to within 8 (animation at 540p: 7 for 2, drone 18 for 15, low-key 9 for 16, water at 540p of 720p 3 for 5); where
 //! that was not measured, a rule of thumb stands for it. What is estimated is how far all chunks are from that, and k, by weighted least squares held to a
 //! prior, so that it is sound with one point, or none. A size that was not calibrated differs from its prior as the
-//! nearest one that was. A chunk that was itself calibrated is moved further, by what it differs from the estimate.
+//! nearest one that was. A chunk that was itself calibrated is moved further, by what it differs from the estimate. Where only
+//! its beginning was, that is held against the probes of the same pictures.
 
-use super::curve::{CRF_DECIMALS, Curve, FittedCurve, LEAST_LOSS, LOST_VMAF, VMAF_DECIMALS};
+use super::curve::{CRF_DECIMALS, Curve, FittedCurve, LEAST_LOSS, LOST_VMAF, VMAF_DECIMALS, fit};
 use super::facts::{CalibrationPoint, ChunkFacts, ScaledPoint, TitleFacts};
 use super::hull::Candidate;
+use super::prior::prior_of;
 use super::{BEST_VMAF, loss_of, rounded};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +73,8 @@ struct Pair {
     loss_weight: f64,
     chunk: usize,
     crf: f64,
+    /// What the probes say of the pictures that were calibrated.
+    curve: Curve,
     /// Logarithm of the rate ratio.
     rate: f64,
     /// Loss by the probe's curve, by scaling alone, and as calibrated.
@@ -170,7 +174,8 @@ impl Transfer {
             let n = own.len() as f64;
             let believed = 1.0 / (n + OWN_DOUBT_POINTS);
             let rate: f64 = own.iter().map(|pair| pair.rate - self.rate_ratio(pair.crf)).sum();
-            let loss: f64 = own.iter().map(|pair| libm::log(pair.loss / curve.loss(pair.crf))).sum();
+            let expected = |pair: &Pair| self.apply(&pair.curve, pair.scaling_loss).loss(pair.crf);
+            let loss: f64 = own.iter().map(|pair| libm::log(pair.loss / expected(pair))).sum();
             curve.ln_rate += rate * believed;
             curve.ln_loss += loss * believed;
             curve.loss_floor *= libm::exp(loss * believed);
@@ -233,19 +238,25 @@ fn pairs(title: &TitleFacts, fits: &[FittedCurve], width: u32, height: u32) -> V
             && rounded(c.weight, WEIGHT_DECIMALS) > 0.0
     };
     let scaling = scaling_losses(title, width, height);
+    let prior = prior_of(title).of_title(fits);
     let mut pairs: Vec<Pair> = title
         .calibration
         .iter()
         .filter(usable)
         .map(|c| {
-            let (curve, crf) = (&fits[c.chunk].curve, rounded(c.point.crf, CRF_DECIMALS));
-            let rate = libm::log(c.point.bits as f64 / title.chunks[c.chunk].seconds());
+            let (curve, seconds) = match &c.head {
+                Some(head) => (fit(head, &prior).curve, head.seconds()),
+                None => (fits[c.chunk].curve, title.chunks[c.chunk].seconds()),
+            };
+            let crf = rounded(c.point.crf, CRF_DECIMALS);
+            let rate = libm::log(c.point.bits as f64 / seconds);
             let (vmaf, weight) = (rounded(c.point.vmaf_neg, VMAF_DECIMALS), rounded(c.weight, WEIGHT_DECIMALS));
             Pair {
                 weight,
                 loss_weight: weight * vmaf * vmaf / (BEST_VMAF * BEST_VMAF),
                 chunk: c.chunk,
                 crf,
+                curve,
                 rate: rate - (curve.ln_rate - curve.rate_slope * crf),
                 probe_loss: curve.loss(crf).min(MOST_PROBE_LOSS),
                 scaling_loss: scaling[c.chunk],

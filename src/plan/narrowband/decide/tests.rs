@@ -49,6 +49,7 @@ fn calibrated(chunks: &[ChunkFacts]) -> Vec<CalibrationPoint> {
         height,
         weight: 0.5,
         point: ProbePoint { crf, bits: (chunks[chunk].probes[0].bits as f64 * times) as u64, vmaf_neg },
+        head: None,
     };
     vec![
         point(2, 1920, 1080, 27.0, 1.85, 88.5),

@@ -34,7 +34,7 @@ fn the_chosen_are_spread_over_complexity_not_over_time() {
     // Two thirds talk, a third sport, shuffled.
     let rates: Vec<f64> = (0..36).map(|n| if n % 3 == 2 { 3e6 + n as f64 * 1e4 } else { 3e5 + n as f64 * 1e3 }).collect();
     let fits: Vec<FittedCurve> = rates.iter().map(|rate| fit(*rate)).collect();
-    let strata = stratify(&vec![chunk(6.0); 36], &fits, &CalibrationRules { most: 4, share: 0.12, least_frames: 12 });
+    let strata = stratify(&vec![chunk(6.0); 36], &fits, &CalibrationRules { most: 4, ..CalibrationRules::default() });
     let sport = strata.iter().filter(|stratum| stratum.chunk % 3 == 2).count();
     // Sport is a third of the time and five sixths of the bits: more than half of the line.
     assert_eq!((strata.len(), sport), (4, 2), "{strata:?}");
@@ -47,7 +47,7 @@ fn their_number_grows_with_the_title_and_is_bounded() {
         let fits: Vec<FittedCurve> = (0..chunks).map(|n| fit(1e5 * (n + 1) as f64)).collect();
         stratify(&vec![chunk(6.0); chunks], &fits, &CalibrationRules::default()).len()
     };
-    assert_eq!([0, 1, 2, 12, 36, 60, 1200].map(count), [0, 1, 1, 1, 3, 5, 12]);
+    assert_eq!([0, 1, 2, 3, 8, 12, 1200].map(count), [0, 1, 2, 2, 5, 8, 12]);
 }
 
 #[test]
@@ -65,7 +65,7 @@ proptest! {
     fn the_same_chunks_are_chosen_in_any_order(rates in prop::collection::btree_set(10_000..9_000_000_u32, 1..60), turn in 0..60_usize) {
         let mut fits: Vec<FittedCurve> = rates.iter().map(|rate| fit(f64::from(*rate))).collect();
         let chunks = vec![chunk(6.0); fits.len()];
-        let rules = CalibrationRules { most: 7, share: 0.3, least_frames: 12 };
+        let rules = CalibrationRules { most: 7, ..CalibrationRules::default() };
         let levels = |fits: &[FittedCurve]| {
             let mut levels: Vec<u64> =
                 stratify(&chunks, fits, &rules).iter().map(|s| fits[s.chunk].curve.ln_rate.to_bits()).collect();

@@ -40,7 +40,7 @@ fn fits() -> Vec<FittedCurve> {
 /// A calibration that a chunk with so many times the probe's rate and this loss would give.
 fn calibrated(chunk: usize, crf: f64, rate: f64, loss: f64, weight: f64) -> CalibrationPoint {
     let bits = (fits()[chunk].curve.rate_bps(crf) * 6.0 * rate).round() as u64;
-    CalibrationPoint { chunk, width: 1280, height: 720, weight, point: ProbePoint { crf, bits, vmaf_neg: quality_of(loss) } }
+    CalibrationPoint { chunk, width: 1280, height: 720, weight, point: ProbePoint { crf, bits, vmaf_neg: quality_of(loss) }, head: None }
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn real_title(width: u32, height: u32) -> (TitleFacts, Vec<FittedCurve>) {
     let shots = || SHOTS.iter().filter(|shot| !shot.full.is_empty());
     let calibrated = shots().enumerate().filter(|(_, shot)| shot.name != "drone").map(|(chunk, shot)| {
         let encoded = if height == 1080 { shot.full[1] } else { shot.half[1] };
-        CalibrationPoint { chunk, width, height, weight: 0.5, point: measured::point(encoded) }
+        CalibrationPoint { chunk, width, height, weight: 0.5, point: measured::point(encoded), head: None }
     });
     let chunks: Vec<ChunkFacts> = shots().map(|shot| shot.chunk(&[0, 2])).collect();
     let title = TitleFacts { chunks, calibration: calibrated.collect(), ..title(Vec::new()) };

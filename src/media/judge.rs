@@ -1,0 +1,154 @@
+//! What an encoder makes, decoded as it comes and judged beside what went in.
+
+use crate::media::decode::{Coded, Decoded, Decoder};
+use crate::media::encoder::Codec;
+use crate::media::error::{Result, allocated, check, refusal, refuse};
+use crate::media::ffi;
+use crate::media::filter::{Graph, Shape, Target};
+use crate::media::frame::{Frame, Packet};
+use crate::plan::Rung;
+use crate::plan::time::Rational;
+use crate::quality::{Format, Model, QualityError, Vmaf};
+use crate::sandbox::protocol::{EncodeTask, Limits, Refusal, RefusalReason};
+use std::collections::VecDeque;
+
+const INTERNAL: RefusalReason = RefusalReason::Internal;
+/// Pictures that wait for their decoded likeness, at most: the longest look-ahead of any speed preset that is no slower
+/// than `slow` (50), the B-pictures and the decoder's own delay.
+const MOST_WAITING: usize = 72;
+/// How a smaller picture is brought to the size in which it is judged: what scorers of the field use.
+const SCALER: &str = "bicubic";
+
+/// What the pictures of a rung are in memory.
+pub fn format_of(rung: &Rung) -> Format {
+    let bits = if rung.pixel_format.ends_with("10le") { 10 } else { 8 };
+    Format { width: rung.width, height: rung.height, bits }
+}
+
+/// An open judge of one encoder.
+pub struct Judge {
+    decoder: Decoder,
+    decoded: Frame,
+    /// Brings pictures to the reference's size, where they have another.
+    scaler: Option<Scaler>,
+    vmaf: Vmaf,
+    format: Format,
+    /// What went in and has not come out, in presentation order.
+    waiting: VecDeque<Frame>,
+}
+
+struct Scaler {
+    target: Target,
+    graph: Option<Graph>,
+    scaled: Frame,
+}
+
+impl Judge {
+    /// Judges what `codec` makes of `rung` beside pictures as those of `reference`; one in so many is scored.
+    ///
+    /// # Errors
+    /// Internal: pictures of this format cannot be judged.
+    pub fn open(task: &EncodeTask, codec: &Codec, rung: &Rung, reference: (&Rung, u32), limits: &Limits) -> Result<Self> {
+        let (reference, scored_every) = reference;
+        let format = format_of(reference);
+        let vmaf = Vmaf::new(&[Model::Neg], format, scored_every).map_err(unjudged)?;
+        let same_size = (rung.width, rung.height) == (reference.width, reference.height);
+        let pixel_format = if format.bits == 8 { "yuv420p" } else { "yuv420p10le" };
+        let target =
+            Target { width: reference.width, height: reference.height, pixel_format, full_range: reference.full_range };
+        let scaler = if same_size { None } else { Some(Scaler { target, graph: None, scaled: Frame::new()? }) };
+        let decoder = decoder_of(codec, task, limits)?;
+        Ok(Self { decoder, decoded: Frame::new()?, scaler, vmaf, format, waiting: VecDeque::new() })
+    }
+
+    /// The encoder takes a picture of that output time, and this is what it will be judged beside. The samples are shared.
+    ///
+    /// # Errors
+    /// Internal: the encoder holds back too many.
+    pub fn expect(&mut self, reference: &Frame, time: i64) -> Result<()> {
+        let mut reference = reference.shared()?;
+        reference.get_mut().pts = time;
+        self.waiting.push_back(reference);
+        if self.waiting.len() > MOST_WAITING {
+            return refuse(INTERNAL, format!("the encoder holds back more than {MOST_WAITING} pictures"));
+        }
+        Ok(())
+    }
+
+    /// Takes the encoder's next packet; none when there are no more.
+    ///
+    /// # Errors
+    /// Internal: decoder or model fail, or pictures come out otherwise than they went in. The judge is spoilt.
+    pub fn take(&mut self, packet: Option<&Packet>) -> Result<()> {
+        if let Decoded::Damaged(words) = self.decoder.send(packet) {
+            return refuse(INTERNAL, format!("what was encoded cannot be decoded: {words}"));
+        }
+        loop {
+            match self.decoder.receive(&mut self.decoded) {
+                Decoded::Frame => self.judge()?,
+                Decoded::Hungry | Decoded::End => return Ok(()),
+                Decoded::Damaged(words) => return refuse(INTERNAL, format!("what was encoded cannot be decoded: {words}")),
+            }
+        }
+    }
+
+    /// VMAF-NEG of every scored picture: the first, then every n-th. At least one.
+    ///
+    /// # Errors
+    /// Internal: pictures were lost, or none was scored.
+    pub fn finish(mut self) -> Result<Vec<f64>> {
+        self.take(None)?;
+        if !self.waiting.is_empty() {
+            return refuse(INTERNAL, format!("{} pictures went in and never came out", self.waiting.len()));
+        }
+        let scores = self.vmaf.finish().map_err(unjudged)?;
+        let scores = scores.into_iter().next().map(|model| model.frames).filter(|frames| !frames.is_empty());
+        scores.ok_or_else(|| refusal(INTERNAL, "no picture was scored"))
+    }
+
+    fn judge(&mut self) -> Result<()> {
+        let own = self.waiting.pop_front().filter(|picture| Some(picture.get().pts) == self.decoded.best_pts());
+        let own = own.ok_or_else(|| refusal(INTERNAL, "pictures come out otherwise than they went in"))?;
+        let decoded = match &mut self.scaler {
+            Some(scaler) => scaler.scale(&self.decoded)?,
+            None => &self.decoded,
+        };
+        let (reference, distorted) = (own.planes(&self.format), decoded.planes(&self.format));
+        let pair = reference.zip(distorted).ok_or_else(|| refusal(INTERNAL, "the pictures have another format"))?;
+        self.vmaf.push(&pair.0, &pair.1).map_err(unjudged)
+    }
+}
+
+impl Scaler {
+    fn scale(&mut self, frame: &Frame) -> Result<&Frame> {
+        let shape = Shape::of(frame);
+        let graph = match self.graph.take().filter(|graph| graph.fits(&shape)) {
+            Some(open) => self.graph.insert(open),
+            None => self.graph.insert(Graph::converter(&shape, 0, &self.target, SCALER)?),
+        };
+        graph.push(frame)?;
+        match graph.pull(0, &mut self.scaled)? {
+            Some(_) => Ok(&self.scaled),
+            None => refuse(INTERNAL, "a picture was lost in scaling"),
+        }
+    }
+}
+
+/// A decoder of what this encoder makes.
+fn decoder_of(codec: &Codec, task: &EncodeTask, limits: &Limits) -> Result<Decoder> {
+    // SAFETY: the parameters are ours and freed here; the encoder is open, and the decoder copies what it is given.
+    unsafe {
+        let mut parameters = allocated(ffi::avcodec_parameters_alloc(), "parameters")?;
+        let code = ffi::avcodec_parameters_from_context(parameters, codec.get());
+        let opened = check(code, INTERNAL, "the probe's parameters").and_then(|_| {
+            let time_base = Rational::new(1, i64::from(task.timescale));
+            Decoder::open(Coded { parameters: &*parameters, stream: 0, time_base, frame_rate: task.frame_rate }, limits)
+        });
+        ffi::avcodec_parameters_free(&mut parameters);
+        opened
+    }
+}
+
+fn unjudged(error: QualityError) -> Refusal {
+    refusal(INTERNAL, error.to_string())
+}

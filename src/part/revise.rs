@@ -1,0 +1,89 @@
+//! The parts `survey`, `decide` and `verify`: from what the parts before them found to the next revision of the plan. They
+//! run no child.
+//!
+//! A revision stays: a second attempt finds the plan by which others may be working already, and leaves it.
+
+use super::error::PartError;
+use super::markers;
+use super::tools::{Attempt, Planned, Tools};
+use crate::event::Cause;
+use crate::plan::marker::{Marker, PartId, PartResult};
+use crate::plan::{self, PlanError, Revised, Revision};
+use crate::reconcile;
+use crate::sandbox::protocol::{AnalyseReport, CalibrateReport, EncodeReport};
+use crate::store::key::Key;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+pub(super) async fn run(
+    tools: &Tools,
+    planned: &Planned,
+    revision: Revision,
+    attempt: &mut Attempt,
+) -> Result<Marker, PartError> {
+    let started = Instant::now();
+    drop(attempt.permit.take());
+    if planned.plan.narrowband().is_none() {
+        return Err(PartError::Poison(format!("{}: the plan has no such part", attempt.part)));
+    }
+    if planned.plan.revision() < revision {
+        write(tools, planned, revision, attempt.part).await?;
+    }
+    Ok(Marker {
+        part: attempt.part,
+        objects: Vec::new(),
+        result: PartResult::Revise,
+        attempt: attempt.number,
+        wall_s: started.elapsed().as_secs_f64(),
+        cpu_s: 0.0,
+        peak_bytes: 0,
+    })
+}
+
+async fn write(tools: &Tools, planned: &Planned, revision: Revision, part: PartId) -> Result<(), PartError> {
+    let id = planned.id();
+    let markers = markers::all(tools, id).await?;
+    let known: BTreeSet<PartId> = markers.iter().map(|marker| marker.part).collect();
+    if let Some(part) = reconcile::before(&planned.plan, part).into_iter().find(|part| !known.contains(part)) {
+        return Err(PartError::Retry(format!("{part} is not done")));
+    }
+    let found = Found::of(markers);
+    let (plan, probe, preset) = (&planned.plan, &planned.probe, &planned.accepted.preset);
+    let revised = match revision {
+        Revision::Draft => return Err(PartError::Poison("a draft is no revision".into())),
+        Revision::Surveyed => plan::surveyed(plan, probe, preset, &found.analyses),
+        Revision::Decided => plan::decided(plan, probe, preset, &found.analyses, &found.calibrations),
+        Revision::Verified => {
+            let decided = Revised { plan: plan.clone(), grounds: planned.grounds.clone() };
+            plan::verified(&decided, probe, preset, &found.encodes)
+        }
+    };
+    let revised = revised.map_err(|e| match e {
+        PlanError::Preset(message) => PartError::reject(Cause::Settings, message),
+        PlanError::Media(message) => PartError::reject(Cause::Media, message),
+    })?;
+    Ok(tools.stores.work().put_json(&Key::revision(id, revision), &revised).await?)
+}
+
+/// What the parts up to now found.
+#[derive(Default)]
+struct Found {
+    analyses: Vec<AnalyseReport>,
+    calibrations: Vec<CalibrateReport>,
+    encodes: Vec<EncodeReport>,
+}
+
+impl Found {
+    fn of(markers: Vec<Marker>) -> Self {
+        let mut found = Self::default();
+        for marker in markers {
+            match (marker.result, marker.part) {
+                (PartResult::Analyse(report), _) => found.analyses.push(report),
+                (PartResult::Calibrate(report), _) => found.calibrations.push(report),
+                (PartResult::Encode(report), PartId::Encode(_)) => found.encodes.push(report),
+                _ => {}
+            }
+        }
+        found
+    }
+}
