@@ -8,8 +8,10 @@
 //! Of a stage only a window is out at any time: finishing the part at place *i* releases the one at *i + window*, so that a
 //! long film never drowns a short clip, and no state is kept but the markers.
 
-use crate::plan::{Plan, Revision};
+pub mod stages;
+
 use crate::plan::marker::PartId;
+use crate::plan::{Plan, Revision};
 use std::collections::BTreeSet;
 
 /// What to do now.
@@ -44,30 +46,30 @@ struct Group {
     closing: PartId,
 }
 
-/// The stages between probe and end that this revision of the plan knows of.
-fn stages(plan: &Plan) -> Vec<Group> {
+/// The groups between probe and end that this revision of the plan knows of.
+fn groups(plan: &Plan) -> Vec<Group> {
     let (Some(narrowband), Some(video)) = (plan.narrowband(), &plan.video) else {
         return vec![Group { parts: work(plan), closing: PartId::Package }];
     };
     let chunks = 0..video.chunks.len() as u32;
-    let mut stages = vec![Group { parts: chunks.map(PartId::Analyse).collect(), closing: PartId::Survey }];
+    let mut groups = vec![Group { parts: chunks.map(PartId::Analyse).collect(), closing: PartId::Survey }];
     if let Some(calibrations) = &narrowband.calibrations {
         let parts = calibrations.iter().map(|c| PartId::Calibrate(c.chunk)).collect();
-        stages.push(Group { parts, closing: PartId::Decide });
+        groups.push(Group { parts, closing: PartId::Decide });
     }
     if plan.is_decided() {
-        stages.push(Group { parts: work(plan), closing: PartId::Verify });
+        groups.push(Group { parts: work(plan), closing: PartId::Verify });
     }
     if plan.revision() == Revision::Verified {
         let repairs = narrowband.repairs.iter().flatten().map(|repair| PartId::Repair(repair.chunk));
-        stages.push(Group { parts: repairs.collect(), closing: PartId::Package });
+        groups.push(Group { parts: repairs.collect(), closing: PartId::Package });
     }
-    stages
+    groups
 }
 
 /// The parts that must be done before `closing` may be.
 pub fn before(plan: &Plan, closing: PartId) -> Vec<PartId> {
-    stages(plan).into_iter().find(|stage| stage.closing == closing).map_or(Vec::new(), |stage| stage.parts)
+    groups(plan).into_iter().find(|stage| stage.closing == closing).map_or(Vec::new(), |stage| stage.parts)
 }
 
 /// What follows from the markers in `done`. The plan is its latest revision.
@@ -102,16 +104,16 @@ fn is_next_stage(missing: &[PartId]) -> bool {
 /// The part that may go out once `part` is done, besides those that were out already.
 pub fn released_by(plan: &Plan, part: PartId, window: u32) -> Option<PartId> {
     part.number()?;
-    let stages = stages(plan);
-    let mut places = stages.iter().filter_map(|stage| Some((stage, stage.parts.iter().position(|other| *other == part)?)));
+    let groups = groups(plan);
+    let mut places = groups.iter().filter_map(|stage| Some((stage, stage.parts.iter().position(|other| *other == part)?)));
     let (stage, place) = places.next()?;
     stage.parts.get(place + window.max(1) as usize).copied()
 }
 
 /// Every part that should be out by now and has no marker: those of the window, or the one that closes the stage.
 pub fn missing(plan: &Plan, done: &BTreeSet<PartId>, window: u32) -> Vec<PartId> {
-    let stages = stages(plan);
-    let Some((now, passed)) = stages.split_last() else { return Vec::new() };
+    let groups = groups(plan);
+    let Some((now, passed)) = groups.split_last() else { return Vec::new() };
     // Whoever closed a stage died before that was said: the part finds what it did.
     if let Some(stage) = passed.iter().find(|stage| !done.contains(&stage.closing)) {
         return vec![stage.closing];
@@ -193,7 +195,8 @@ mod tests {
     fn narrowband(audio: usize, chunks: u32) -> [Plan; 4] {
         let rung = rung();
         let probe = ProbePlan { rungs: Vec::new(), crf: vec![24.0, 34.0], scored_every: 6 };
-        let draft = NarrowbandPlan { reference: rung, probe, calibrations: None, crf: Vec::new(), verified_every: None, repairs: None };
+        let draft =
+            NarrowbandPlan { reference: rung, probe, calibrations: None, crf: Vec::new(), verified_every: None, repairs: None };
         let calibration = |chunk| CalibrationPlan { chunk, weight: 0.5, frames: 24, rungs: Vec::new(), crf: Vec::new() };
         let calibrations = BTreeSet::from([0, chunks - 1]).into_iter().map(calibration).collect();
         let surveyed = NarrowbandPlan { calibrations: Some(calibrations), ..draft.clone() };
@@ -344,7 +347,7 @@ mod tests {
                 }
             }
             let mut all = BTreeSet::from([PartId::Probe]);
-            all.extend(stages(last).into_iter().flat_map(|stage| stage.parts.into_iter().chain([stage.closing])));
+            all.extend(groups(last).into_iter().flat_map(|stage| stage.parts.into_iter().chain([stage.closing])));
             prop_assert_eq!(&published, &all);
             prop_assert_eq!(&markers, &all);
         }

@@ -264,7 +264,9 @@ mod tests {
         let mut meter = Meter::default();
         meter.event(&event(Fact::StageStarted { stage: Stage::Analyse, parts: 5, frames: 0, media_s: 20.0 }), at(1));
         let done = |part| event(Fact::PartCompleted { part, attempt: 1, frames: 0, wall_s: 1.0, cpu_s: 1.0 });
-        [PartId::Analyse(0), PartId::Analyse(3), PartId::Analyse(3)].map(|part| meter.event(&done(part), at(2)));
+        for part in [PartId::Analyse(0), PartId::Analyse(3), PartId::Analyse(3)] {
+            meter.event(&done(part), at(2));
+        }
         assert_eq!(meter.read(at(2)).line(), "analysing: 2/5 parts");
         meter.event(&encode_started(), at(3));
         assert_eq!(meter.read(at(3)).line(), "encoding: 0/1000 frames (0 %)");

@@ -65,7 +65,8 @@ pub fn calibrate(host: &dyn Host, limits: &Limits, task: &CalibrateTask) -> Resu
     let encode = &task.encode;
     let (reference, rungs) = encode.rungs.split_first().map_or((None, &[][..]), |(first, rest)| (Some(first), rest));
     let (finals, probes) = rungs.split_at(task.finals.len().min(rungs.len()));
-    let as_shown = finals.iter().zip(&task.finals).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: reference.unwrap_or(rung) });
+    let as_shown =
+        finals.iter().zip(&task.finals).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: reference.unwrap_or(rung) });
     let as_coded = probes.iter().zip(&task.probes).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: rung });
     let mut study = Study::new(host, encode, task.frames)?;
     study.open_trials(as_shown.chain(as_coded), task.scored_every, limits)?;

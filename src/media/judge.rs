@@ -48,14 +48,13 @@ impl Judge {
     ///
     /// # Errors
     /// Internal: pictures of this format cannot be judged.
-    pub fn open(task: &EncodeTask, codec: &Codec, rung: &Rung, reference: (&Rung, u32), limits: &Limits) -> Result<Self> {
+    pub(crate) fn open(task: &EncodeTask, codec: &Codec, rung: &Rung, reference: (&Rung, u32), limits: &Limits) -> Result<Self> {
         let (reference, scored_every) = reference;
         let format = format_of(reference);
         let vmaf = Vmaf::new(&[Model::Neg], format, scored_every).map_err(unjudged)?;
         let same_size = (rung.width, rung.height) == (reference.width, reference.height);
         let pixel_format = if format.bits == 8 { "yuv420p" } else { "yuv420p10le" };
-        let target =
-            Target { width: reference.width, height: reference.height, pixel_format, full_range: reference.full_range };
+        let target = Target { width: reference.width, height: reference.height, pixel_format, full_range: reference.full_range };
         let scaler = if same_size { None } else { Some(Scaler { target, graph: None, scaled: Frame::new()? }) };
         let decoder = decoder_of(codec, task, limits)?;
         Ok(Self { decoder, decoded: Frame::new()?, scaler, vmaf, format, waiting: VecDeque::new() })

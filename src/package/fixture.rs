@@ -141,6 +141,8 @@ fn encode(chunk: u32, grid: &[(u32, i64, i64)], last: bool) -> Marker {
         damage: Damage::default(),
         preroll_frames: 0,
         rungs,
+        measured: None,
+        unmeasured: None,
     };
     let objects = report.rungs.iter().flat_map(|r| objects(&r.init, &r.segments)).collect();
     marker(PartId::Encode(chunk), objects, PartResult::Encode(report))

@@ -64,7 +64,8 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
         }
     }
     if place.is_intermediate() {
-        discard(&place, planned, markers.iter().flat_map(|marker| &marker.objects)).await?;
+        let all: Vec<Object> = markers.iter().flat_map(|marker| marker.objects.iter().cloned()).collect();
+        discard(&place, planned, &all).await?;
     }
     // No manifest names them.
     discard(&place, planned, &superseded).await?;
@@ -162,11 +163,7 @@ fn repair(encodes: &mut [Marker], repairs: &[Marker]) -> Vec<Object> {
 }
 
 /// Removes media that nothing names.
-async fn discard<'o>(
-    place: &MediaPlace,
-    planned: &Planned,
-    objects: impl IntoIterator<Item = &'o Object>,
-) -> Result<(), PartError> {
+async fn discard(place: &MediaPlace, planned: &Planned, objects: &[Object]) -> Result<(), PartError> {
     for object in objects {
         place.store().delete(&place.key(planned, &object.path)?).await?;
     }

@@ -57,8 +57,6 @@ pub struct GridSummary {
 /// All that a revision is made of, but for what was found.
 struct Basis<'a> {
     plan: &'a Plan,
-    probe: &'a Probe,
-    preset: &'a Preset,
     video: &'a VideoPlan,
     planned: &'a NarrowbandPlan,
     rules: &'a VideoRules,
@@ -72,7 +70,7 @@ impl<'a> Basis<'a> {
         let (video, planned) = plan.video.as_ref().zip(plan.narrowband()).ok_or_else(foreign)?;
         let (rules, wanted) = preset.video.as_ref().zip(preset.narrowband.as_ref()).ok_or_else(foreign)?;
         let stream = probe.video.iter().find(|stream| stream.index == video.stream).ok_or_else(foreign)?;
-        Ok(Self { plan, probe, preset, video, planned, rules, wanted, stream })
+        Ok(Self { plan, video, planned, rules, wanted, stream })
     }
 
     fn revised(&self, video: VideoPlan) -> Plan {
@@ -198,12 +196,7 @@ fn calibration(video: &VideoPlan, planned: &NarrowbandPlan, reports: &[Calibrate
 ///
 /// # Errors
 /// Plan, probe and preset do not belong together, or nothing was decided.
-pub fn verified(
-    decided: &Revised,
-    probe: &Probe,
-    preset: &Preset,
-    encoded: &[EncodeReport],
-) -> Result<Revised, PlanError> {
+pub fn verified(decided: &Revised, probe: &Probe, preset: &Preset, encoded: &[EncodeReport]) -> Result<Revised, PlanError> {
     let basis = Basis::new(&decided.plan, probe, preset)?;
     let undecided = || PlanError::Preset("nothing was decided that could be verified".into());
     let grounds = decided.grounds.as_ref().ok_or_else(undecided)?;
@@ -221,10 +214,7 @@ pub fn verified(
     let planned = repairs.chunks.iter().map(|repair| RepairPlan { chunk: repair.chunk as u32, crf: repair.crf }).collect();
     let narrowband = Some(NarrowbandPlan { repairs: Some(planned), ..basis.planned.clone() });
     let video = VideoPlan { narrowband, ..basis.video.clone() };
-    Ok(Revised {
-        plan: basis.revised(video),
-        grounds: Some(Grounds { repairs: Some(repairs), ..grounds.clone() }),
-    })
+    Ok(Revised { plan: basis.revised(video), grounds: Some(Grounds { repairs: Some(repairs), ..grounds.clone() }) })
 }
 
 /// The segments on their cuts, and the cuts.

@@ -3,6 +3,7 @@
 mod fleet;
 
 use crate::job::JobId;
+use crate::plan::Revision;
 use crate::plan::marker::PartId;
 
 /// What an object is, and so how it is served.

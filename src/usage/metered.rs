@@ -180,6 +180,8 @@ mod tests {
             damage: Damage::default(),
             preroll_frames: 0,
             rungs: vec![rung("1080p"), rung("540p")],
+            measured: None,
+            unmeasured: None,
         };
         let own = format!("1080p/{n}.m4s");
         marker(PartId::Encode(n), PartResult::Encode(report), &[("1080p/init.mp4", 10), (&own, 100)])

@@ -10,14 +10,14 @@ use crate::job::{Job, JobId, Lane};
 use crate::part::finish::Control;
 use crate::part::scratch::ScratchFolder;
 use crate::part::{Children, Mode, Settings, StopFuture, Tools};
-use crate::plan::Chunk;
 use crate::plan::marker::PartId;
 use crate::plan::narrowband::ProbePoint;
 use crate::plan::narrowband::grid::SceneCut;
+use crate::plan::{Chunk, Rung};
 use crate::probe::{Clock, Colour, DynamicRange, Interlace, Keyframe, Probe, Scan, VideoStream};
 use crate::sandbox::protocol::{
-    AnalyseReport, AnalyseSpent, AnalyseTask, Damage, EncodeReport, EncodeTask, EncodedRung, FrameProof, InitSegment, Limits,
-    Refusal, RefusalReason, RemuxReport, Report, Segment, Task,
+    AnalyseReport, AnalyseSpent, AnalyseTask, CalibrateReport, CalibrateTask, Damage, EncodeReport, EncodeTask, EncodedRung,
+    FrameProof, InitSegment, Limits, Measured, Refusal, RefusalReason, RemuxReport, Report, Segment, SizedPoint, Task,
 };
 use crate::sandbox::{Finished, InputSource, Outcome};
 use crate::shutdown::{self, Stopper};
@@ -155,8 +155,11 @@ impl Children for FakeChildren {
 fn part_of(task: &Task) -> PartId {
     match task {
         Task::Probe => PartId::Probe,
+        // Of a chunk's rungs only the top one is ever encoded alone.
+        Task::Encode(task) if task.verification.is_some() && task.rungs.len() == 1 => PartId::Repair(task.chunk.index),
         Task::Encode(task) => PartId::Encode(task.chunk.index),
         Task::Analyse(task) => PartId::Analyse(task.encode.chunk.index),
+        Task::Calibrate(task) => PartId::Calibrate(task.encode.chunk.index),
         Task::Audio(_) => PartId::Audio(0),
         Task::Remux(_) => PartId::Package,
         Task::Measure(_) => unreachable!("no part compares"),
@@ -168,6 +171,7 @@ fn report(task: &Task, scratch: &Path) -> Report {
         Task::Probe => Report::Probe(probe()),
         Task::Encode(task) => Report::Encode(encode(task, scratch)),
         Task::Analyse(task) => Report::Analyse(analyse(task)),
+        Task::Calibrate(task) => Report::Calibrate(calibrate(task)),
         Task::Audio(_) => unreachable!("the source has no audio"),
         Task::Measure(_) => unreachable!("no part compares"),
         Task::Remux(task) => {
@@ -265,6 +269,36 @@ fn encode(task: &EncodeTask, scratch: &Path) -> EncodeReport {
         damage: Damage::default(),
         preroll_frames: 0,
         rungs: rungs.collect(),
+        measured: task.verification.as_ref().map(|verification| measured(task, verification.scored_every)),
+        unmeasured: None,
+    }
+}
+
+/// Every chunk misses its plan by a little, and the first by much, until it is repaired.
+fn measured(task: &EncodeTask, scored_every: u32) -> Measured {
+    let crf: f64 = task.rungs[0].encoder.options["crf"].parse().expect("a CRF");
+    let vmaf_neg = if task.chunk.index == 0 && task.rungs.len() > 1 { 60.0 } else { 100.0 - crf / 3.5 };
+    Measured { vmaf_neg, scores: vec![vmaf_neg; 3], scored_every, cpu_s: 0.01 }
+}
+
+/// The final settings take twice the bits of a probe's, for the same quality.
+fn calibrate(task: &CalibrateTask) -> CalibrateReport {
+    let frames = task.frames.min(24);
+    let point = |crf: f64, kbps: u64| ProbePoint { crf, bits: kbps * 1000 * frames / 25, vmaf_neg: 94.0 - 1.4 * (crf - 24.0) };
+    let (rungs, finals) = (&task.encode.rungs[1..], &task.finals);
+    let sized = |(rung, crf): (&Rung, &f64)| SizedPoint {
+        width: rung.width,
+        height: rung.height,
+        point: point(*crf, u64::from(rung.height) * 4),
+    };
+    CalibrateReport {
+        chunk: task.encode.chunk.index,
+        frames,
+        ticks: frames as i64 * task.encode.ticks_per_tick,
+        finals: rungs.iter().zip(finals).map(sized).collect(),
+        probes: task.probes.iter().map(|crf| point(*crf, if *crf < 30.0 { 800 } else { 200 })).collect(),
+        notes: Vec::new(),
+        spent: AnalyseSpent::default(),
     }
 }
 

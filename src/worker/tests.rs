@@ -150,10 +150,10 @@ async fn where_content_decides_chunks_are_analysed_then_it_is_decided_once_and_e
 
     let report = report(&process).await;
     let found = report.narrowband.expect("content decided");
-    assert_eq!((found.analysis.len(), found.decision.rungs.len()), (chunks, report.rungs.len()));
+    assert_eq!((found.analysis.len(), found.grounds.decision.rungs.len()), (chunks, report.rungs.len()));
     let crf = |chunk: usize| report.chunks[chunk].rungs[0].planned.expect("it was planned").crf;
     assert!(crf(0) != crf(chunks - 1), "the last chunk is harder than the first");
-    assert!(found.grid.segments_on_cuts > 1, "{:?}", found.grid);
+    assert!(found.grounds.grid.segments_on_cuts > 1, "{:?}", found.grounds.grid);
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn what_was_decided_stays_although_a_job_is_broken_off_and_taken_up() {
     children.hanging.notified().await;
     stopper.stop();
     worker.await.unwrap().unwrap();
-    let decided = site.dir.path().join("work/jobs/talk/decided.json");
+    let decided = site.dir.path().join("work/jobs/talk/plan-decided.json");
     let before = std::fs::read(&decided).unwrap();
     let draft = std::fs::read(decided.with_file_name("plan.json")).unwrap();
     // Whoever decided died before it was said, and one analysis is told otherwise by now.

@@ -48,6 +48,10 @@ fn drafted(name: &str, sound: Vec<AudioStream>) -> (Probe, Preset, Plan) {
     (probe, preset, draft)
 }
 
+fn grounds(revised: &Revised) -> &Grounds {
+    revised.grounds.as_ref().unwrap()
+}
+
 fn video(plan: &Plan) -> &VideoPlan {
     plan.video.as_ref().unwrap()
 }
@@ -56,16 +60,16 @@ fn video(plan: &Plan) -> &VideoPlan {
 fn a_draft_knows_its_chunks_and_probes_and_the_decided_plan_everything() {
     for name in ["narrowband-h265", "narrowband-h264"] {
         let (probe, preset, draft) = drafted(name, stereo());
-        assert!(draft.is_draft() && video(&draft).rungs.is_empty());
-        let decided = decided(&draft, &probe, &preset, &reports(&draft)).unwrap();
+        assert!(!draft.is_decided() && video(&draft).rungs.is_empty());
+        let decided = decided(&draft, &probe, &preset, &reports(&draft), &[]).unwrap();
         is_kept(name, &decided.plan);
-        assert!(!decided.plan.is_draft());
+        assert!(decided.plan.is_decided());
         let (before, after) = (video(&draft), video(&decided.plan));
         let bounds = |video: &VideoPlan| video.chunks.iter().map(|c| (c.start, c.end, c.keyframe)).collect::<Vec<_>>();
         assert_eq!(bounds(before), bounds(after), "what was analysed is what is encoded");
-        assert!(after.rungs.len() >= 3, "{:?}", decided.decision.notes);
+        assert!(after.rungs.len() >= 3, "{:?}", grounds(&decided).decision.notes);
         assert!(after.narrowband.as_ref().unwrap().crf.iter().all(|of_chunk| of_chunk.len() == after.rungs.len()));
-        assert_eq!(serde_json::from_str::<Decided>(&serde_json::to_string(&decided).unwrap()).unwrap(), decided);
+        assert_eq!(serde_json::from_str::<Revised>(&serde_json::to_string(&decided).unwrap()).unwrap(), decided);
     }
 }
 
@@ -73,9 +77,9 @@ fn a_draft_knows_its_chunks_and_probes_and_the_decided_plan_everything() {
 fn the_same_reports_decide_the_same_in_whatever_order_they_come() {
     let (probe, preset, draft) = drafted("narrowband-h265", stereo());
     let mut reports = reports(&draft);
-    let first = decided(&draft, &probe, &preset, &reports).unwrap();
+    let first = decided(&draft, &probe, &preset, &reports, &[]).unwrap();
     reports.reverse();
-    assert_eq!(decided(&draft, &probe, &preset, &reports).unwrap(), first);
+    assert_eq!(decided(&draft, &probe, &preset, &reports, &[]).unwrap(), first);
     // What is decided of a decided plan's own draft stays the same, too: its probes are still there.
     assert_eq!(video(&first.plan).narrowband.as_ref().unwrap().probe, video(&draft).narrowband.as_ref().unwrap().probe);
 }
@@ -84,7 +88,7 @@ fn the_same_reports_decide_the_same_in_whatever_order_they_come() {
 fn every_chunk_is_encoded_at_its_own_crf_with_parameter_sets_that_do_not_say_so() {
     for (name, parameters) in [("narrowband-h265", "x265-params"), ("narrowband-h264", "x264-params")] {
         let (probe, preset, draft) = drafted(name, Vec::new());
-        let plan = decided(&draft, &probe, &preset, &reports(&draft)).unwrap().plan;
+        let plan = decided(&draft, &probe, &preset, &reports(&draft), &[]).unwrap().plan;
         let crfs = &video(&plan).narrowband.as_ref().unwrap().crf;
         let tasks: Vec<_> = (0..4).map(|chunk| encode_task(&plan, &probe, chunk, 1)).collect();
         for (task, crfs) in tasks.iter().zip(crfs) {
@@ -106,22 +110,25 @@ fn every_chunk_is_encoded_at_its_own_crf_with_parameter_sets_that_do_not_say_so(
 #[test]
 fn a_rungs_cap_is_at_most_twice_its_mean_rate() {
     let (probe, preset, draft) = drafted("narrowband-h265", Vec::new());
-    let decided = decided(&draft, &probe, &preset, &reports(&draft)).unwrap();
-    for (rung, planned) in decided.decision.rungs.iter().zip(&video(&decided.plan).rungs) {
+    let decided = decided(&draft, &probe, &preset, &reports(&draft), &[]).unwrap();
+    for (rung, planned) in grounds(&decided).decision.rungs.iter().zip(&video(&decided.plan).rungs) {
         let parameters = &planned.encoder.options["x265-params"];
         let cap = parameters.split(':').find_map(|p| p.strip_prefix("vbv-maxrate=")).unwrap().parse::<f64>().unwrap();
-        assert!(cap >= rung.peak_kbps.floor() && cap <= (2.0 * rung.predicted_kbps).max(rung.peak_kbps).ceil(), "{cap} {rung:?}");
+        assert!(
+            cap >= rung.peak_kbps.floor() && cap <= f64::max(2.0 * rung.predicted_kbps, rung.peak_kbps).ceil(),
+            "{cap} {rung:?}"
+        );
     }
 }
 
 #[test]
 fn segments_begin_on_cuts_and_sound_with_them() {
     let (probe, preset, draft) = drafted("narrowband-h265", stereo());
-    let decided = decided(&draft, &probe, &preset, &reports(&draft)).unwrap();
+    let decided = decided(&draft, &probe, &preset, &reports(&draft), &[]).unwrap();
     let chunks = &video(&decided.plan).chunks;
     // Half a frame before the frame of the cut.
     assert_eq!(chunks[0].segments[1], 1024 + CUT - 256);
-    assert_eq!(decided.grid.starts_on_cut, [true, true, false, false]);
+    assert_eq!(grounds(&decided).grid.starts_on_cut, [true, true, false, false]);
     let starts = chunks.iter().flat_map(|chunk| &chunk.segments).skip(1);
     let heard: Vec<i64> = starts.map(|at| ((at - 1024) * 48_000 + SECOND / 2) / SECOND).collect();
     assert_eq!(decided.plan.audio[0].segments[1..], heard);
@@ -131,9 +138,9 @@ fn segments_begin_on_cuts_and_sound_with_them() {
 #[test]
 fn a_title_of_which_nothing_is_known_is_decided_all_the_same() {
     let (probe, preset, draft) = drafted("narrowband-h265", stereo());
-    let decided = decided(&draft, &probe, &preset, &[]).unwrap();
-    assert!(!decided.plan.is_draft() && !video(&decided.plan).rungs.is_empty());
-    assert!(decided.grid.cuts.is_empty());
+    let decided = decided(&draft, &probe, &preset, &[], &[]).unwrap();
+    assert!(decided.plan.is_decided() && !video(&decided.plan).rungs.is_empty());
+    assert!(grounds(&decided).grid.cuts.is_empty());
 }
 
 #[test]
@@ -143,7 +150,7 @@ fn frames_on_a_clean_clock_keep_the_segments_that_they_may_outrun() {
     let (probe, preset) = (source(vec![joined], Vec::new()), preset("narrowband-h265", &[]));
     let draft = crate::plan::make(&crate::plan::make::tests::job(), &probe, &preset).unwrap();
     let found = [report(&draft, 0, 900, 94.0, &[(CUT, 0.9)])];
-    let decided = decided(&draft, &probe, &preset, &found).unwrap();
+    let decided = decided(&draft, &probe, &preset, &found, &[]).unwrap();
     assert_eq!(video(&decided.plan).chunks, video(&draft).chunks);
 }
 
@@ -165,7 +172,7 @@ fn a_small_source_is_probed_at_its_own_size_and_analysed_like_it_is_encoded() {
 fn another_presets_plan_is_not_decided() {
     let (probe, _, draft) = drafted("narrowband-h265", Vec::new());
     let other = preset("h265", &[]);
-    assert!(matches!(decided(&draft, &probe, &other, &[]), Err(PlanError::Preset(_))));
+    assert!(matches!(decided(&draft, &probe, &other, &[], &[]), Err(PlanError::Preset(_))));
     let ladder = crate::plan::make(&crate::plan::make::tests::job(), &probe, &other).unwrap();
-    assert!(matches!(decided(&ladder, &probe, &preset("narrowband-h265", &[]), &[]), Err(PlanError::Preset(_))));
+    assert!(matches!(decided(&ladder, &probe, &preset("narrowband-h265", &[]), &[], &[]), Err(PlanError::Preset(_))));
 }

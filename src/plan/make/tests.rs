@@ -2,7 +2,7 @@
 //! `UPDATE_PLANS=1 cargo test --lib plan::make` and read the difference.
 
 use super::*;
-use crate::plan::{Rung, decided};
+use crate::plan::{Rung, decided, surveyed};
 use crate::probe::{AudioStream, Colour, DynamicRange, Keyframe, Scan};
 use proptest::prelude::*;
 use serde_json::json;
@@ -371,8 +371,10 @@ proptest! {
                 encode_task(&plan, &probe, chunk.index, 1);
             }
             // What nothing is known of is decided, too; a week of it would take a while.
-            if plan.is_draft() && plan.video.as_ref().is_some_and(|video| video.chunks.len() < 50) {
-                let _ = decided(&plan, &probe, &preset(preset_name, &[]), &[]);
+            if !plan.is_decided() && plan.video.as_ref().is_some_and(|video| video.chunks.len() < 50) {
+                let preset = preset(preset_name, &[]);
+                let surveyed = surveyed(&plan, &probe, &preset, &[]).map(|revised| revised.plan);
+                let _ = surveyed.and_then(|plan| decided(&plan, &probe, &preset, &[], &[]));
             }
         }
     }

@@ -200,7 +200,8 @@ impl Measured {
             return Vec::new();
         }
         let direction = self.missing(top).signum();
-        let missed = |n: &usize| (self.chunks[*n].planned - self.chunks[*n].measured) * direction * self.chunks[*n].weight_us as f64;
+        let missed =
+            |n: &usize| (self.chunks[*n].planned - self.chunks[*n].measured) * direction * self.chunks[*n].weight_us as f64;
         let mut order: Vec<usize> = (0..self.chunks.len()).filter(|n| missed(n) > 0.0).collect();
         order.sort_by(|a, b| missed(b).total_cmp(&missed(a)).then(a.cmp(b)));
         order

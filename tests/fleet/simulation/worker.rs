@@ -2,8 +2,9 @@
 
 use super::world::{Fate, Letter, Order, World};
 use narrows::event::{Cause, Fact, Failure, Stage, State};
+use narrows::plan::Revision;
 use narrows::plan::marker::PartId;
-use narrows::reconcile::{self, Step};
+use narrows::reconcile::{self, Step, stages};
 use narrows::usage::Usage;
 use std::collections::VecDeque;
 
@@ -19,7 +20,7 @@ enum Op {
     Look(PartId),
     Child(PartId),
     PutPlan,
-    PutDecided,
+    PutRevision(Revision),
     PutMarker(PartId),
     After(PartId),
     List(Option<PartId>),
@@ -119,7 +120,7 @@ impl Worker {
                         let started = Fact::StageStarted { stage: Stage::Probe, parts: 1, frames: 0, media_s: 0.0 };
                         ops.extend([Op::Tell(Fact::JobStarted), Op::Tell(started)]);
                     }
-                    if store.markers.contains(part) {
+                    if store.markers.contains(part) && part.revises().is_none() {
                         ops.extend([Op::Tell(completed(*part)), Op::After(*part), Op::Ack]);
                     } else {
                         ops.push(Op::Child(*part));
@@ -132,8 +133,8 @@ impl Worker {
                 store.planned = true;
                 Vec::new()
             }
-            Op::PutDecided => {
-                store.decided = true;
+            Op::PutRevision(revision) => {
+                store.revisions = store.revisions.max(*revision as usize);
                 Vec::new()
             }
             Op::PutMarker(part) => {
@@ -169,28 +170,21 @@ impl Worker {
     }
 
     fn child(&mut self, part: PartId, world: &mut World) -> Result<Option<Vec<Op>>, String> {
-        if part == PartId::Package {
-            let missing: Vec<PartId> =
-                reconcile::work(&world.plan).into_iter().filter(|p| !world.store.markers.contains(p)).collect();
-            if !missing.is_empty() {
-                return Err(format!("packaged without {missing:?}"));
-            }
+        let before = reconcile::before(world.plan(), part);
+        let missing: Vec<PartId> = before.into_iter().filter(|p| !world.store.markers.contains(p)).collect();
+        if !missing.is_empty() {
+            return Err(format!("{part} without {missing:?}"));
         }
-        let early = match part {
-            PartId::Decide => reconcile::analysis(&world.plan).iter().any(|p| !world.store.markers.contains(p)),
-            PartId::Encode(_) | PartId::Audio(_) => world.plan.narrowband().is_some() && !world.store.decided,
-            _ => false,
-        };
-        if early {
-            return Err(format!("{part} before its time"));
+        let is_known = part == PartId::Probe || world.plan_if_known().is_some_and(|plan| plan.revision() >= part.works_by());
+        if !is_known {
+            return Err(format!("{part} before its plan"));
         }
         if world.in_a_thousand(world.storm.child_dies) {
             return Ok(None);
         }
         let plan = match part {
             PartId::Probe => Some(Op::PutPlan),
-            PartId::Decide => Some(Op::PutDecided),
-            _ => None,
+            _ => part.revises().map(Op::PutRevision),
         };
         Ok(Some(plan.into_iter().chain([Op::PutMarker(part)]).collect()))
     }
@@ -248,41 +242,20 @@ fn completed(part: PartId) -> Fact {
 }
 
 fn after(part: PartId, world: &World) -> Vec<Op> {
-    let plan = world.plan_if_known().unwrap_or(&world.draft);
+    let plan = world.plan_if_known().unwrap_or(&world.plans[0]);
     if let Some(released) = reconcile::released_by(plan, part, world.window) {
         return vec![Op::Publish(released)];
     }
-    let mut ops = Vec::new();
-    if part == PartId::Probe {
-        ops.push(Op::Tell(Fact::StageCompleted { stage: Stage::Probe }));
-        if plan.narrowband().is_some() {
-            ops.push(started(Stage::Analyse, reconcile::analysis(plan).len() as u64 + 1));
-        }
-    }
-    if matches!(part, PartId::Probe | PartId::Decide) && !plan.is_draft() {
-        if plan.narrowband().is_some() {
-            ops.push(Op::Tell(Fact::StageCompleted { stage: Stage::Analyse }));
-        }
-        ops.push(started(Stage::Encode, reconcile::work(plan).len() as u64));
-    }
-    ops.push(Op::List((part != PartId::Probe).then_some(part)));
-    ops
-}
-
-fn started(stage: Stage, parts: u64) -> Op {
-    Op::Tell(Fact::StageStarted { stage, parts, frames: 100 * parts, media_s: 1.0 })
+    let told = stages::passed(plan, part).into_iter().map(Op::Tell);
+    told.chain([Op::List((part != PartId::Probe).then_some(part))]).collect()
 }
 
 fn list(finished: Option<PartId>, world: &World) -> Vec<Op> {
     match reconcile::reconcile(world.plan_if_known(), &world.store.markers, finished, world.window) {
         Step::Publish(parts) => {
-            let mut ops = Vec::new();
-            if parts.contains(&PartId::Package) {
-                ops.push(Op::Tell(Fact::StageCompleted { stage: Stage::Encode }));
-                ops.push(Op::Tell(Fact::StageStarted { stage: Stage::Package, parts: 1, frames: 0, media_s: 0.0 }));
-            }
-            ops.extend(parts.into_iter().map(Op::Publish));
-            ops
+            let plan = world.plan_if_known().unwrap_or(&world.plans[0]);
+            let told = stages::begun(plan, &parts).into_iter().map(Op::Tell);
+            told.chain(parts.into_iter().map(Op::Publish)).collect()
         }
         Step::Finish => vec![Op::Tell(Fact::StageCompleted { stage: Stage::Package }), Op::End(State::Completed)],
         Step::Wait => Vec::new(),

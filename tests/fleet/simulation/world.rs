@@ -4,7 +4,7 @@ use super::actors::Actors;
 use narrows::event::{Event, Fact, Projection, Recorded, State};
 use narrows::job::JobId;
 use narrows::plan::marker::PartId;
-use narrows::plan::{NarrowbandPlan, Plan, ProbePlan};
+use narrows::plan::{CalibrationPlan, NarrowbandPlan, Plan, ProbePlan, RepairPlan, VideoPlan};
 use narrows::reconcile;
 use narrows::usage::Usage;
 use rand::rngs::StdRng;
@@ -63,8 +63,8 @@ pub struct Store {
     pub accepted: bool,
     pub open: bool,
     pub planned: bool,
-    /// What content decides stands beside the plan.
-    pub decided: bool,
+    /// Revisions of the plan that stand beside it.
+    pub revisions: usize,
     pub markers: BTreeSet<PartId>,
     pub cancel: bool,
     pub result: Option<State>,
@@ -108,10 +108,8 @@ pub struct World {
     chance: StdRng,
     pub storm: Storm,
     pub calm: bool,
-    /// Everything decided.
-    pub plan: Plan,
-    /// The plan before content decided; the same where it decides nothing.
-    pub draft: Plan,
+    /// The plan in all its revisions, at least one.
+    pub plans: Vec<Plan>,
     pub window: u32,
     pub store: Store,
     pub work: Vec<Letter<Order>>,
@@ -134,19 +132,31 @@ pub fn id() -> JobId {
     JobId::try_from("talk".to_string()).expect("it is one")
 }
 
-/// A plan and its draft.
-fn plans(chunks: u32, audio: usize, content_decides: bool) -> (Plan, Plan) {
-    let (mut plan, mut draft) = (plan(chunks, audio), plan(chunks, audio));
-    if content_decides {
-        let probe = ProbePlan { rungs: Vec::new(), crf: vec![24.0, 34.0], scored_every: 6 };
-        let set = |plan: &mut Plan, crf| {
-            let video = plan.video.as_mut().expect("the kept plan has video");
-            video.narrowband = Some(NarrowbandPlan { probe: probe.clone(), crf });
-        };
-        set(&mut draft, Vec::new());
-        set(&mut plan, vec![vec![27.5]; chunks as usize]);
+/// A plan in all its revisions.
+fn plans(chunks: u32, audio: usize, content_decides: bool) -> Vec<Plan> {
+    let plan = plan(chunks, audio);
+    if !content_decides {
+        return vec![plan];
     }
-    (plan, draft)
+    let video = plan.video.as_ref().expect("the kept plan has video");
+    let probe = ProbePlan { rungs: Vec::new(), crf: vec![24.0, 34.0], scored_every: 6 };
+    let draft = NarrowbandPlan {
+        reference: video.rungs[0].clone(),
+        probe,
+        calibrations: None,
+        crf: Vec::new(),
+        verified_every: Some(12),
+        repairs: None,
+    };
+    let calibration = |chunk| CalibrationPlan { chunk, weight: 0.5, frames: 24, rungs: Vec::new(), crf: Vec::new() };
+    let chosen = (0..chunks).filter(|chunk| chunk % 3 == 0);
+    let surveyed = NarrowbandPlan { calibrations: Some(chosen.map(calibration).collect()), ..draft.clone() };
+    let decided = NarrowbandPlan { crf: vec![vec![27.5]; chunks as usize], ..surveyed.clone() };
+    let repair = |chunk| RepairPlan { chunk, crf: 22.0 };
+    let missed = (0..chunks).filter(|chunk| chunk % 4 == 1);
+    let verified = NarrowbandPlan { repairs: Some(missed.map(repair).collect()), ..decided.clone() };
+    let with = |narrowband| Plan { video: Some(VideoPlan { narrowband: Some(narrowband), ..video.clone() }), ..plan.clone() };
+    [draft, surveyed, decided, verified].into_iter().map(with).collect()
 }
 
 fn plan(chunks: u32, audio: usize) -> Plan {
@@ -179,13 +189,12 @@ impl World {
             cancel: rate(3),
         };
         let (chunks, audio, window) = (chance.random_range(1..8), chance.random_range(0..3), chance.random_range(1..5));
-        let (plan, draft) = plans(chunks, audio, seed % CONTENT_DECIDES_EVERY == 1);
+        let plans = plans(chunks, audio, seed % CONTENT_DECIDES_EVERY == 1);
         Self {
             chance,
             storm,
             calm: false,
-            plan,
-            draft,
+            plans,
             window,
             store: Store { cursor: 1, ..Store::default() },
             work: vec![Letter::new(Order::Submit)],
@@ -239,7 +248,12 @@ impl World {
     }
 
     pub fn plan_if_known(&self) -> Option<&Plan> {
-        self.store.planned.then_some(if self.store.decided { &self.plan } else { &self.draft })
+        self.store.planned.then_some(&self.plans[self.store.revisions])
+    }
+
+    /// The last revision of the plan.
+    pub fn plan(&self) -> &Plan {
+        self.plans.last().expect("there is one")
     }
 
     pub fn tell(&mut self, fact: Fact) {
@@ -337,7 +351,7 @@ impl World {
         must(self.store.result == told, &|| format!("result {:?}, told {told:?}", self.store.result))?;
         must(self.store.usage == told, &|| format!("usage of {:?}, told {told:?}", self.store.usage))?;
         if told == Some(State::Completed) {
-            let missing = reconcile::missing(&self.plan, &self.store.markers, u32::MAX);
+            let missing = reconcile::missing(self.plan(), &self.store.markers, u32::MAX);
             must(missing.is_empty(), &|| format!("completed without {missing:?}"))?;
         }
         must(self.work.is_empty() && self.partition.is_empty() && self.nudges.is_empty(), &|| "messages are left".into())?;

@@ -1,6 +1,5 @@
 use super::super::facts::ProbePoint;
 use super::*;
-use crate::plan::narrowband::facts::ProbePoint;
 use crate::plan::narrowband::measured::{SHOTS, Shot};
 use crate::plan::preset::VideoCodec;
 use proptest::prelude::*;

@@ -40,7 +40,14 @@ fn fits() -> Vec<FittedCurve> {
 /// A calibration that a chunk with so many times the probe's rate and this loss would give.
 fn calibrated(chunk: usize, crf: f64, rate: f64, loss: f64, weight: f64) -> CalibrationPoint {
     let bits = (fits()[chunk].curve.rate_bps(crf) * 6.0 * rate).round() as u64;
-    CalibrationPoint { chunk, width: 1280, height: 720, weight, point: ProbePoint { crf, bits, vmaf_neg: quality_of(loss) }, head: None }
+    CalibrationPoint {
+        chunk,
+        width: 1280,
+        height: 720,
+        weight,
+        point: ProbePoint { crf, bits, vmaf_neg: quality_of(loss) },
+        head: None,
+    }
 }
 
 #[test]

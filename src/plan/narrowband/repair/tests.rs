@@ -1,0 +1,106 @@
+use super::*;
+use crate::plan::narrowband::curve::{Basis, Curve, FittedCurve, Line};
+use crate::plan::narrowband::decide::ChunkDecision;
+use crate::plan::preset::VideoCodec;
+use proptest::prelude::*;
+
+const SECOND: u64 = 1_000_000;
+/// Growth of the loss a CRF, of every chunk here.
+const SLOPE: f64 = 0.1;
+
+/// A title of so many chunks of four seconds, each planned at 93 and CRF 26, with a floor of 85.
+fn decision(chunks: usize) -> Decision {
+    let chunk = ChunkDecision { crf: 26.0, predicted_kbps: 2000.0, predicted_vmaf: 93.0, bound: None };
+    let top = RungDecision {
+        name: "1080p".into(),
+        width: 1920,
+        height: 1080,
+        goal_vmaf: 93.0,
+        floor_vmaf: 85.0,
+        predicted_vmaf: 93.0,
+        predicted_kbps: 2000.0,
+        peak_kbps: 2000.0,
+        chunks: vec![chunk; chunks],
+    };
+    let line = Line { basis: Basis::Measured, doubt: None, worst_residual: 0.0 };
+    let curve = Curve { ln_rate: 18.0, rate_slope: 0.14, ln_loss: -0.6, loss_slope: SLOPE, loss_floor: 0.0 };
+    let fit = FittedCurve { curve, rate: line, loss: line, probed_crf: Some((24.0, 34.0)) };
+    Decision {
+        codec: VideoCodec::H265,
+        rungs: vec![top],
+        candidates: Vec::new(),
+        hull: Vec::new(),
+        fits: vec![fit; chunks],
+        notes: Vec::new(),
+    }
+}
+
+fn repaired(measured: &[f64]) -> Repairs {
+    let chunks: Vec<MeasuredChunk> =
+        measured.iter().enumerate().map(|(chunk, vmaf)| MeasuredChunk { chunk, vmaf: *vmaf }).collect();
+    repairs(&decision(measured.len()), &vec![4 * SECOND; measured.len()], &chunks, &Rules::default())
+}
+
+#[test]
+fn a_title_that_came_out_as_planned_is_left_alone() {
+    let repairs = repaired(&[93.3, 92.9, 92.6, 93.1]);
+    assert_eq!((repairs.measured, repairs.below_floor, repairs.chunks.as_slice()), (4, 0, &[][..]));
+    assert_eq!((repairs.measured_vmaf, repairs.planned_vmaf), (Some(92.975), Some(93.0)));
+}
+
+#[test]
+fn a_chunk_under_the_floor_is_brought_to_its_plan_by_one_step_along_its_own_curve() {
+    let mut measured = vec![93.0; 30];
+    measured[7] = 84.0;
+    let repairs = repaired(&measured);
+    let [repair] = repairs.chunks[..] else { panic!("{repairs:?}") };
+    assert_eq!((repair.chunk, repair.why, repair.wanted_vmaf), (7, RepairCause::BelowFloor, 93.0));
+    // ln(7.26 / 17.4) / 0.1 is -8.76, held to 8.
+    assert_eq!(repair.crf, 18.0);
+}
+
+#[test]
+fn a_title_beside_its_goal_is_brought_back_by_the_chunks_that_moved_it_most() {
+    let mut measured = vec![93.0; 50];
+    for (chunk, vmaf) in [(3, 87.0), (20, 86.0), (40, 90.0), (41, 86.5)] {
+        measured[chunk] = vmaf;
+    }
+    let repairs = repaired(&measured);
+    let chosen: Vec<(usize, RepairCause)> = repairs.chunks.iter().map(|repair| (repair.chunk, repair.why)).collect();
+    assert_eq!(repairs.measured_vmaf, Some(92.53));
+    assert_eq!(chosen, [(20, RepairCause::Mean)], "one is enough to be near");
+    assert!(repairs.chunks[0].crf < 26.0);
+    // And where bits were given away.
+    let mut rich = vec![93.0; 50];
+    rich[10..30].fill(95.0);
+    let repairs = repaired(&rich);
+    assert!(repairs.chunks.iter().all(|repair| repair.crf > 26.0 && (10..30).contains(&repair.chunk)), "{repairs:?}");
+    assert_eq!(repairs.chunks.len(), 4, "eight of a hundred, and no more");
+}
+
+#[test]
+fn what_was_not_measured_is_not_repaired_and_an_empty_title_neither() {
+    assert_eq!(repaired(&[]), Repairs { measured: 0, ..Repairs::default() });
+    let foreign = [MeasuredChunk { chunk: 9, vmaf: 20.0 }, MeasuredChunk { chunk: 0, vmaf: f64::NAN }];
+    let none = repairs(&decision(2), &[SECOND; 2], &foreign, &Rules::default());
+    assert_eq!((none.measured, none.chunks.len()), (0, 0));
+}
+
+proptest! {
+    #[test]
+    fn repairs_are_few_within_the_encoder_and_the_same_in_any_order(
+        measured in prop::collection::vec(0.0..100.0_f64, 1..60),
+        turn in 0..60_usize,
+    ) {
+        let mut chunks: Vec<MeasuredChunk> =
+            measured.iter().enumerate().map(|(chunk, vmaf)| MeasuredChunk { chunk, vmaf: *vmaf }).collect();
+        let (decision, weights) = (decision(measured.len()), vec![2 * SECOND; measured.len()]);
+        let rules = Rules::default();
+        let first = repairs(&decision, &weights, &chunks, &rules);
+        let most = (measured.len() as f64 * rules.repair.share).floor().max(1.0) as usize;
+        prop_assert!(first.chunks.len() <= most, "{} of {}", first.chunks.len(), measured.len());
+        prop_assert!(first.chunks.iter().all(|r| (14.0..=44.0).contains(&r.crf) && (r.crf * 4.0).fract() == 0.0));
+        chunks.rotate_left(turn % measured.len());
+        prop_assert_eq!(repairs(&decision, &weights, &chunks, &rules), first);
+    }
+}
