@@ -92,7 +92,8 @@ pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChun
         below_floor: title.chunks.iter().filter(|chunk| chunk.measured < top.floor_vmaf).count(),
         chunks: Vec::new(),
     };
-    let slope = |chunk: usize| decision.fits.get(chunk).map_or(0.0, |fit| fit.curve.loss_slope);
+    let slopes = |chunk: usize| decision.fits.get(chunk).map_or((0.0, 0.0), |fit| (fit.curve.loss_slope, fit.curve.rate_slope));
+    let most_kbps = top.predicted_kbps * rules.allocation.peak_to_mean;
     let total_us: u64 = weights_us.iter().sum();
     let most_us = (total_us as f64 * rules.repair.share) as u64;
     let mut spent_us = 0;
@@ -109,12 +110,17 @@ pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChun
         }
         let fits = spent_us == 0 || spent_us + chunk.weight_us <= most_us;
         let wanted = if is_floor { chunk.planned.max(top.floor_vmaf + FLOOR_MARGIN_VMAF) } else { chunk.planned };
-        let crf = secant(&chunk, wanted, slope(chunk.chunk), rules);
+        let (slope, rate_slope) = slopes(chunk.chunk);
+        // Where the rung's cap holds the chunk down, more bits are not to be had.
+        let lowest = chunk.crf - (libm::log(most_kbps / chunk.kbps) / rate_slope).max(0.0);
+        let crf = secant(&chunk, wanted, slope, rules);
+        let crf = if lowest.is_finite() { crf.max(lowest.min(chunk.crf)) } else { crf };
+        let crf = whole_step(crf, rules);
         if !fits || (crf - chunk.crf).abs() < LEAST_MOVE_CRF {
             continue;
         }
         spent_us += chunk.weight_us;
-        let reached = quality_of(loss_of(chunk.measured).max(LEAST_LOSS) * libm::exp(slope(chunk.chunk) * (crf - chunk.crf)));
+        let reached = quality_of(loss_of(chunk.measured).max(LEAST_LOSS) * libm::exp(slope * (crf - chunk.crf)));
         title.chunks[n].measured = reached;
         repairs.chunks.push(Repair {
             chunk: chunk.chunk,
@@ -130,7 +136,7 @@ pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChun
     repairs
 }
 
-/// The CRF at which a chunk should have the wanted quality, a whole step of the encoder.
+/// The CRF at which a chunk should have the wanted quality.
 fn secant(chunk: &Known, wanted_vmaf: f64, slope: f64, rules: &Rules) -> f64 {
     let range = &rules.allocation.crf;
     if slope <= 0.0 {
@@ -138,7 +144,11 @@ fn secant(chunk: &Known, wanted_vmaf: f64, slope: f64, rules: &Rules) -> f64 {
     }
     let (wanted, measured) = (loss_of(wanted_vmaf).max(LEAST_LOSS), loss_of(chunk.measured.max(1.0)).max(LEAST_LOSS));
     let step = (libm::log(wanted / measured) / slope).clamp(-MOST_MOVE_CRF, MOST_MOVE_CRF);
-    let crf = (chunk.crf + step).clamp(range.lowest, range.highest);
+    (chunk.crf + step).clamp(range.lowest, range.highest)
+}
+
+fn whole_step(crf: f64, rules: &Rules) -> f64 {
+    let range = &rules.allocation.crf;
     range.lowest + ((crf - range.lowest) / range.step).round() * range.step
 }
 
@@ -148,6 +158,7 @@ struct Known {
     chunk: usize,
     weight_us: u64,
     crf: f64,
+    kbps: f64,
     planned: f64,
     measured: f64,
 }
@@ -167,6 +178,7 @@ impl Measured {
                 chunk: measured.chunk,
                 weight_us,
                 crf: planned.crf,
+                kbps: planned.predicted_kbps,
                 planned: planned.predicted_vmaf,
                 measured: rounded(measured.vmaf, 4),
             })
