@@ -1,9 +1,9 @@
 use super::*;
 use crate::plan::make::tests::{check, is_kept, picture, preset, source, stereo};
 use crate::plan::narrowband::ProbePoint;
-use crate::plan::{analyse_task, encode_task};
+use crate::plan::{Revision, analyse_task, calibrate_task, encode_task, repair_task};
 use crate::probe::{AudioStream, VideoStream};
-use crate::sandbox::protocol::AnalyseSpent;
+use crate::sandbox::protocol::{AnalyseSpent, Damage, Measured, SizedPoint};
 use serde_json::json;
 
 /// Ticks a second of the source.
@@ -48,6 +48,13 @@ fn drafted(name: &str, sound: Vec<AudioStream>) -> (Probe, Preset, Plan) {
     (probe, preset, draft)
 }
 
+/// What these reports decide, with nothing calibrated.
+fn decide_by(draft: &Plan, probe: &Probe, preset: &Preset, reports: &[AnalyseReport]) -> Result<Revised, PlanError> {
+    let surveyed = surveyed(draft, probe, preset, reports)?.plan;
+    assert!(surveyed.revision() == crate::plan::Revision::Surveyed);
+    decided(&surveyed, probe, preset, reports, &[])
+}
+
 fn grounds(revised: &Revised) -> &Grounds {
     revised.grounds.as_ref().unwrap()
 }
@@ -61,7 +68,7 @@ fn a_draft_knows_its_chunks_and_probes_and_the_decided_plan_everything() {
     for name in ["narrowband-h265", "narrowband-h264"] {
         let (probe, preset, draft) = drafted(name, stereo());
         assert!(!draft.is_decided() && video(&draft).rungs.is_empty());
-        let decided = decided(&draft, &probe, &preset, &reports(&draft), &[]).unwrap();
+        let decided = decide_by(&draft, &probe, &preset, &reports(&draft)).unwrap();
         is_kept(name, &decided.plan);
         assert!(decided.plan.is_decided());
         let (before, after) = (video(&draft), video(&decided.plan));
@@ -77,9 +84,9 @@ fn a_draft_knows_its_chunks_and_probes_and_the_decided_plan_everything() {
 fn the_same_reports_decide_the_same_in_whatever_order_they_come() {
     let (probe, preset, draft) = drafted("narrowband-h265", stereo());
     let mut reports = reports(&draft);
-    let first = decided(&draft, &probe, &preset, &reports, &[]).unwrap();
+    let first = decide_by(&draft, &probe, &preset, &reports).unwrap();
     reports.reverse();
-    assert_eq!(decided(&draft, &probe, &preset, &reports, &[]).unwrap(), first);
+    assert_eq!(decide_by(&draft, &probe, &preset, &reports).unwrap(), first);
     // What is decided of a decided plan's own draft stays the same, too: its probes are still there.
     assert_eq!(video(&first.plan).narrowband.as_ref().unwrap().probe, video(&draft).narrowband.as_ref().unwrap().probe);
 }
@@ -88,7 +95,7 @@ fn the_same_reports_decide_the_same_in_whatever_order_they_come() {
 fn every_chunk_is_encoded_at_its_own_crf_with_parameter_sets_that_do_not_say_so() {
     for (name, parameters) in [("narrowband-h265", "x265-params"), ("narrowband-h264", "x264-params")] {
         let (probe, preset, draft) = drafted(name, Vec::new());
-        let plan = decided(&draft, &probe, &preset, &reports(&draft), &[]).unwrap().plan;
+        let plan = decide_by(&draft, &probe, &preset, &reports(&draft)).unwrap().plan;
         let crfs = &video(&plan).narrowband.as_ref().unwrap().crf;
         let tasks: Vec<_> = (0..4).map(|chunk| encode_task(&plan, &probe, chunk, 1)).collect();
         for (task, crfs) in tasks.iter().zip(crfs) {
@@ -110,7 +117,7 @@ fn every_chunk_is_encoded_at_its_own_crf_with_parameter_sets_that_do_not_say_so(
 #[test]
 fn a_rungs_cap_is_at_most_twice_its_mean_rate() {
     let (probe, preset, draft) = drafted("narrowband-h265", Vec::new());
-    let decided = decided(&draft, &probe, &preset, &reports(&draft), &[]).unwrap();
+    let decided = decide_by(&draft, &probe, &preset, &reports(&draft)).unwrap();
     for (rung, planned) in grounds(&decided).decision.rungs.iter().zip(&video(&decided.plan).rungs) {
         let parameters = &planned.encoder.options["x265-params"];
         let cap = parameters.split(':').find_map(|p| p.strip_prefix("vbv-maxrate=")).unwrap().parse::<f64>().unwrap();
@@ -124,7 +131,7 @@ fn a_rungs_cap_is_at_most_twice_its_mean_rate() {
 #[test]
 fn segments_begin_on_cuts_and_sound_with_them() {
     let (probe, preset, draft) = drafted("narrowband-h265", stereo());
-    let decided = decided(&draft, &probe, &preset, &reports(&draft), &[]).unwrap();
+    let decided = decide_by(&draft, &probe, &preset, &reports(&draft)).unwrap();
     let chunks = &video(&decided.plan).chunks;
     // Half a frame before the frame of the cut.
     assert_eq!(chunks[0].segments[1], 1024 + CUT - 256);
@@ -138,7 +145,7 @@ fn segments_begin_on_cuts_and_sound_with_them() {
 #[test]
 fn a_title_of_which_nothing_is_known_is_decided_all_the_same() {
     let (probe, preset, draft) = drafted("narrowband-h265", stereo());
-    let decided = decided(&draft, &probe, &preset, &[], &[]).unwrap();
+    let decided = decide_by(&draft, &probe, &preset, &[]).unwrap();
     assert!(decided.plan.is_decided() && !video(&decided.plan).rungs.is_empty());
     assert!(grounds(&decided).grid.cuts.is_empty());
 }
@@ -150,7 +157,7 @@ fn frames_on_a_clean_clock_keep_the_segments_that_they_may_outrun() {
     let (probe, preset) = (source(vec![joined], Vec::new()), preset("narrowband-h265", &[]));
     let draft = crate::plan::make(&crate::plan::make::tests::job(), &probe, &preset).unwrap();
     let found = [report(&draft, 0, 900, 94.0, &[(CUT, 0.9)])];
-    let decided = decided(&draft, &probe, &preset, &found, &[]).unwrap();
+    let decided = decide_by(&draft, &probe, &preset, &found).unwrap();
     assert_eq!(video(&decided.plan).chunks, video(&draft).chunks);
 }
 
@@ -172,7 +179,109 @@ fn a_small_source_is_probed_at_its_own_size_and_analysed_like_it_is_encoded() {
 fn another_presets_plan_is_not_decided() {
     let (probe, _, draft) = drafted("narrowband-h265", Vec::new());
     let other = preset("h265", &[]);
-    assert!(matches!(decided(&draft, &probe, &other, &[], &[]), Err(PlanError::Preset(_))));
+    assert!(matches!(decide_by(&draft, &probe, &other, &[]), Err(PlanError::Preset(_))));
     let ladder = crate::plan::make(&crate::plan::make::tests::job(), &probe, &other).unwrap();
-    assert!(matches!(decided(&ladder, &probe, &preset("narrowband-h265", &[]), &[], &[]), Err(PlanError::Preset(_))));
+    assert!(matches!(decide_by(&ladder, &probe, &preset("narrowband-h265", &[]), &[]), Err(PlanError::Preset(_))));
+}
+
+/// A calibration as it would come out where the final settings take half of a probe's bits more and lose as much.
+fn calibrated(plan: &Plan, chunk: u32) -> CalibrateReport {
+    let wanted = video(plan).narrowband.as_ref().unwrap().calibrations.as_ref().unwrap();
+    let wanted = wanted.iter().find(|wanted| wanted.chunk == chunk).unwrap();
+    let point = |crf: f64, times: u64| ProbePoint { crf, bits: 600_000 * times / (crf as u64), vmaf_neg: 117.0 - crf };
+    let sized = |(rung, crf): (&Rung, &f64)| SizedPoint {
+        width: rung.width,
+        height: rung.height,
+        point: point(*crf, u64::from(rung.height) / 360),
+    };
+    CalibrateReport {
+        chunk,
+        frames: 24,
+        ticks: 24 * 512,
+        finals: wanted.rungs.iter().zip(&wanted.crf).map(sized).collect(),
+        probes: vec![point(24.0, 2), point(34.0, 2)],
+        notes: Vec::new(),
+        spent: AnalyseSpent::default(),
+    }
+}
+
+#[test]
+fn a_survey_asks_for_a_second_of_a_few_chunks_in_the_ladders_sizes_and_final_settings() {
+    let (probe, preset, draft) = drafted("narrowband-h265", Vec::new());
+    let plan = surveyed(&draft, &probe, &preset, &reports(&draft)).unwrap().plan;
+    let chosen = video(&plan).narrowband.as_ref().unwrap().calibrations.as_ref().unwrap();
+    assert!((2..=4).contains(&chosen.len()), "{chosen:?}");
+    for calibration in chosen {
+        assert_eq!((calibration.frames, calibration.rungs.len()), (24, calibration.crf.len()));
+        let task = calibrate_task(&plan, &probe, calibration, 2);
+        let (reference, rungs) = task.encode.rungs.split_first().unwrap();
+        assert_eq!((reference.width, reference.height), (1920, 1080));
+        assert_eq!(rungs.len(), calibration.rungs.len() + 2, "and the probes");
+        assert!(rungs.iter().all(|rung| rung.scale_from.is_none()));
+        assert_eq!(rungs[0].encoder.options["preset"], "fast");
+        assert_eq!(rungs.last().unwrap().encoder.options["preset"], "veryfast");
+    }
+    assert_eq!(surveyed(&draft, &probe, &preset, &[]).unwrap().plan.revision(), Revision::Surveyed, "nothing is known");
+}
+
+#[test]
+fn calibration_bends_what_is_decided_and_stays_in_the_grounds() {
+    let (probe, preset, draft) = drafted("narrowband-h265", Vec::new());
+    let plan = surveyed(&draft, &probe, &preset, &reports(&draft)).unwrap().plan;
+    let chosen = video(&plan).narrowband.as_ref().unwrap().calibrations.clone().unwrap();
+    let mut found: Vec<CalibrateReport> = chosen.iter().map(|calibration| calibrated(&plan, calibration.chunk)).collect();
+    let bent = decided(&plan, &probe, &preset, &reports(&plan), &found).unwrap();
+    let plain = decided(&plan, &probe, &preset, &reports(&plan), &[]).unwrap();
+    assert!(grounds(&bent).calibration.len() >= 2 * chosen.len() && grounds(&plain).calibration.is_empty());
+    assert_ne!(video(&bent.plan).narrowband.as_ref().unwrap().crf, video(&plain.plan).narrowband.as_ref().unwrap().crf);
+    found.reverse();
+    assert_eq!(decided(&plan, &probe, &preset, &reports(&plan), &found).unwrap(), bent);
+    found.iter_mut().for_each(|report| report.probes.clear());
+    let without = decided(&plan, &probe, &preset, &reports(&plan), &found).unwrap();
+    assert_eq!(without, plain, "without the same pictures by the probes' settings a calibration says nothing");
+}
+
+#[test]
+fn a_top_rung_that_missed_is_encoded_once_more_alone_and_only_then() {
+    let (probe, preset, draft) = drafted("narrowband-h265", Vec::new());
+    let plan = decide_by(&draft, &probe, &preset, &reports(&draft)).unwrap();
+    let top = &grounds(&plan).decision.rungs[0];
+    let encoded = |chunk: u32, vmaf_neg: f64| EncodeReport {
+        chunk,
+        frames: 1,
+        first_time: Some(0),
+        end_time: Some(1),
+        head: None,
+        next: None,
+        damage: Damage::default(),
+        preroll_frames: 0,
+        rungs: Vec::new(),
+        measured: Some(Measured { vmaf_neg, scores: vec![vmaf_neg], scored_every: 12, cpu_s: 0.0 }),
+        unmeasured: None,
+    };
+    let as_planned: Vec<EncodeReport> = top.chunks.iter().zip(0..).map(|(chunk, n)| encoded(n, chunk.predicted_vmaf)).collect();
+    let all_well = verified(&plan, &probe, &preset, &as_planned).unwrap().plan;
+    assert_eq!((all_well.revision(), repair_task(&all_well, &probe, 1, 1)), (Revision::Verified, None));
+    let mut missed = as_planned;
+    missed[3] = encoded(3, top.floor_vmaf - 3.0);
+    let repaired = verified(&plan, &probe, &preset, &missed).unwrap();
+    let task = repair_task(&repaired.plan, &probe, 3, 1).unwrap();
+    let before = encode_task(&repaired.plan, &probe, 3, 1);
+    let crf = |task: &crate::sandbox::protocol::EncodeTask| task.rungs[0].encoder.options["crf"].parse::<f64>().unwrap();
+    assert_eq!((task.rungs.len(), &task.rungs[0].name), (1, &before.rungs[0].name));
+    assert!(crf(&task) < crf(&before) && task.verification.is_some());
+    assert_eq!(repair_task(&repaired.plan, &probe, 0, 1), None);
+    assert_eq!(serde_json::from_str::<Revised>(&serde_json::to_string(&repaired).unwrap()).unwrap(), repaired);
+}
+
+#[test]
+fn with_little_effort_one_probe_is_all_that_is_made() {
+    let probe = source(vec![picture()], Vec::new());
+    let preset = preset("narrowband-h265", &[("narrowband.effort", json!("turbo"))]);
+    let draft = crate::plan::make(&crate::plan::make::tests::job(), &probe, &preset).unwrap();
+    assert_eq!(analyse_task(&draft, &probe, 0, 1).crf, [29.0]);
+    let plan = surveyed(&draft, &probe, &preset, &[]).unwrap().plan;
+    assert_eq!(video(&plan).narrowband.as_ref().unwrap().calibrations, Some(Vec::new()));
+    let plan = decided(&plan, &probe, &preset, &[], &[]).unwrap().plan;
+    assert_eq!(encode_task(&plan, &probe, 0, 1).verification, None);
 }
