@@ -25,7 +25,7 @@ RABBITMQ_SUITES = trixie forky
 BROKER_TESTS = --test broker --test servers
 
 .PHONY: help setup packages players runner garage azurite fake-gcs chart-tools build demo test storm brokers lint bench bench-scale
-.PHONY: bench-fleet exact-table chart-readme clean
+.PHONY: bench-fleet bench-quality exact-table chart-readme clean
 
 help:
 	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players, stores, Helm'
@@ -38,6 +38,7 @@ help:
 	@echo 'make bench        speed, bits and quality against one ffmpeg command (about half an hour on two cores)'
 	@echo 'make bench-scale  ten-hour sources: time, bytes read and memory of a probe'
 	@echo 'make bench-fleet  what RabbitMQ and a bucket cost: parts a second, latency, memory, wall time against one process'
+	@echo 'make bench-quality  CLIPS="a.mp4 b.mp4+c.mp4": narrowband against fixed and constant-quality ladders'
 	@echo 'make exact-table  CLIPS=folder: is every clip split frame-exactly? (a Markdown table)'
 	@echo 'make chart-readme  the table of values in helm/narrows/README.md, made of values.yaml'
 	@echo 'make clean        remove everything that was built'
@@ -137,6 +138,10 @@ bench-scale: build packages
 
 bench-fleet: setup
 	$(CARGO) bench --locked --bench fleet -- $(BENCH_ARGS)
+
+bench-quality: build packages
+	@[ -n "$(CLIPS)" ] || { echo 'bench-quality: say which clips: make bench-quality CLIPS="a.mp4 b.mp4+c.mp4"' >&2; exit 2; }
+	python3 tests/tools/bench_quality.py --narrows $(NARROWS) $(BENCH_ARGS) $(CLIPS)
 
 exact-table: build packages
 	@[ -n "$(CLIPS)" ] || { echo 'exact-table: say which folder: make exact-table CLIPS=folder' >&2; exit 2; }

@@ -109,8 +109,10 @@ class Bench:
                 words = [{"REF": str(source), "DIST": str(distorted)}.get(word, word) for word in words]
                 found = json.loads(sh(words))
             else:
+                # Smaller pictures are too small for the model.
                 models = ["--model", "neg", "--model", "v1"] if min(probe(source)[:2]) >= 216 else ["--model", "neg"]
-                found = own_score(json.loads(sh([self.options.narrows, "measure", source, distorted, "--json", "--every", "3", *models])))
+                own = [self.options.narrows, "measure", source, distorted, "--json", "--subsample", self.options.subsample, *models]
+                found = own_score(json.loads(sh(own)))
             cache.write_text(json.dumps(found))
         return json.loads(cache.read_text())
 
@@ -184,7 +186,9 @@ class Bench:
 
 
 def own_score(found):
-    raise SystemExit("bench: give a --scorer")
+    """The report of `narrows measure` as the scorers of the field write it."""
+    models = {name: {"mean": of["mean"], "p5": of["p5"]} for name, of in found["vmaf"].items()}
+    return models | {"xpsnr_y_db": found["xpsnr"]["y"]["mean"]}
 
 
 def mean_crf(report, rung):
@@ -262,7 +266,8 @@ def main():
     parser.add_argument("--codec", choices=FIXED, default="h265")
     parser.add_argument("--narrows", default=str(ROOT / "target/release/narrows"))
     parser.add_argument("--scorer")
-    parser.add_argument("--out", default="bench-quality")
+    parser.add_argument("--subsample", default="3", help="one picture in so many is scored, by `narrows measure`")
+    parser.add_argument("--out", default="target/bench-quality")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
     parser.add_argument("--only", default=",".join(VARIANTS), type=lambda text: [word for word in text.split(",") if word])
     options = parser.parse_args()
