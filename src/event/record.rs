@@ -125,6 +125,7 @@ impl Projection {
             _ => {}
         }
         let is_open = !self.is_terminal();
+        let is_known = self.has_started(fact);
         if is_open && !self.seen.admit(fact) || self.status.apply(event)? == Change::Nothing {
             // Of a stage that was taken over from its event, the progress that goes with it may not have been written.
             let told = matches!(fact, Fact::StageStarted { .. }) && is_open;
@@ -132,6 +133,8 @@ impl Projection {
         }
         self.updated_ms = event.at_ms;
         match fact {
+            // A stage may grow: that it has begun is told once.
+            Fact::StageStarted { .. } if is_known => Ok(self.progress(event).into_iter().collect()),
             Fact::PartCompleted { .. } => Ok(self.progress(event).into_iter().collect()),
             _ => {
                 let recorded = self.record(event, None);
@@ -139,6 +142,12 @@ impl Projection {
                 Ok(std::iter::once(recorded).chain(self.progress(event)).collect())
             }
         }
+    }
+
+    /// Is this of a stage that has begun already?
+    fn has_started(&self, fact: &Fact) -> bool {
+        let Fact::StageStarted { stage, .. } = fact else { return false };
+        self.status.stages.get(stage).is_some_and(|stage| stage.started)
     }
 
     /// Documents under an id that is no job's yet: each is rejected for itself.

@@ -133,6 +133,8 @@ class Bench:
         base = self.folder / f"{name}-{self.codec}"
         base.mkdir(exist_ok=True)
         quiet = {"narrowband.grid.mode": "fixed"}
+        # Of the fixed ladders, too: what is compared is what is decided, not where segments begin.
+        chunks = {"chunk.target_s": 4, "chunk.shortest_s": 2, "chunk.longest_s": 6}
         made = self.transcode(source, base / "narrowband", f"narrowband-{self.codec}", quiet)
         result = {"clip": name, "seconds": made["totals"]["duration_s"], "chunks": len(made["chunks"]), "cost": made["narrowband"]["cost"]}
         top = made["narrowband"]["decision"]["rungs"][0]
@@ -144,11 +146,11 @@ class Bench:
         if "a0" in self.options.only:
             fixed = [(side, kbps) for side, kbps in FIXED[self.codec] if side <= short] or [(short, FIXED[self.codec][-1][1])]
             ladder = [{"height": side, "kbps": kbps, "max_kbps": int(kbps * CAP)} for side, kbps in fixed]
-            result["a0"] = self.rungs(source, base / "a0", self.transcode(source, base / "a0", self.codec, {"video.rungs": ladder}))
+            result["a0"] = self.rungs(source, base / "a0", self.transcode(source, base / "a0", self.codec, chunks | {"video.rungs": ladder}))
         constant = [{"height": min(rung["width"], rung["height"]), "crf": mean_crf(made, n)}
                     for n, rung in enumerate(made["narrowband"]["decision"]["rungs"])]
         if "a1" in self.options.only:
-            result["a1"] = self.rungs(source, base / "a1", self.transcode(source, base / "a1", self.codec, {"video.rungs": constant}))
+            result["a1"] = self.rungs(source, base / "a1", self.transcode(source, base / "a1", self.codec, chunks | {"video.rungs": constant}))
         if "whole" in self.options.only:
             one = {"video.rungs": constant, "chunk.grid": "frames", "chunk.frames": 10_000_000}
             result["whole"] = self.rungs(source, base / "whole", self.transcode(source, base / "whole", self.codec, one))

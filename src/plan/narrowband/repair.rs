@@ -23,7 +23,7 @@ const LEAST_LOSS: f64 = 0.1;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RepairRules {
-    /// Of the title's time at most this share; one chunk in any case.
+    /// Of the title's time at most this share; one chunk under the floor in any case.
     pub share: f64,
     /// The title's mean is near enough to its goal, VMAF-NEG.
     pub tolerance_vmaf: f64,
@@ -108,7 +108,7 @@ pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChun
         if is_done || !is_floor && title.is_near(top, rules.repair.tolerance_vmaf) {
             continue;
         }
-        let fits = spent_us == 0 || spent_us + chunk.weight_us <= most_us;
+        let fits = spent_us + chunk.weight_us <= most_us || is_floor && spent_us == 0;
         let wanted = if is_floor { chunk.planned.max(top.floor_vmaf + FLOOR_MARGIN_VMAF) } else { chunk.planned };
         let (slope, rate_slope) = slopes(chunk.chunk);
         // Where the rung's cap holds the chunk down, more bits are not to be had.
