@@ -221,7 +221,7 @@ impl<'t> Study<'t> {
             Some(graph) => graph,
             none => {
                 let base = Rational::new(1, i64::from(self.task.timescale));
-                none.insert(Graph::open(&shape, base, self.task.frame_rate, &self.task.filters, &self.outputs)?)
+                none.insert(Graph::open(&shape, base, self.task.frame_rate, &self.task.filters, (&self.outputs[..], false))?)
             }
         };
         frame.get_mut().pts = time;

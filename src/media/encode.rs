@@ -132,7 +132,8 @@ impl<'t> ChunkEncoder<'t> {
             Some(graph) => graph,
             none => {
                 let base = Rational::new(1, i64::from(self.task.timescale));
-                none.insert(Graph::open(&shape, base, self.task.frame_rate, &self.task.filters, &self.outputs)?)
+                let outputs = (&self.outputs[..], self.reference.is_some());
+                none.insert(Graph::open(&shape, base, self.task.frame_rate, &self.task.filters, outputs)?)
             }
         };
         frame.get_mut().pts = output_time(self.task, pts);

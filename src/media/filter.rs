@@ -4,7 +4,7 @@ use crate::media::error::{AGAIN, Result, allocated, c, check, refuse, words};
 use crate::media::ffi;
 use crate::media::frame::Frame;
 use crate::plan::time::{Rational, rescale};
-use crate::plan::{DeinterlaceMode, Filters, Rung};
+use crate::plan::{DeinterlaceMode, Enhance, Filters, Rung};
 use crate::sandbox::protocol::RefusalReason;
 use std::fmt::Write as _;
 
@@ -68,10 +68,18 @@ pub struct Graph {
 impl Graph {
     /// Builds the graph for frames of that shape, whose times are in ticks of `base`.
     ///
+    /// Of the rungs the last one may be `reference`: what the others are judged beside, which is not made to look better.
+    ///
     /// # Errors
     /// Unsupported: the filters take no such frames.
-    pub fn open(shape: &Shape, base: Rational, frame_rate: Rational, filters: &Filters, rungs: &[Rung]) -> Result<Self> {
-        Self::build(shape, base, frame_rate, rungs.len(), &description(filters, rungs))
+    pub fn open(
+        shape: &Shape,
+        base: Rational,
+        frame_rate: Rational,
+        filters: &Filters,
+        (rungs, reference): (&[Rung], bool),
+    ) -> Result<Self> {
+        Self::build(shape, base, frame_rate, rungs.len(), &description(filters, rungs, reference))
     }
 
     /// A graph that gives every frame back with libavfilter's word on its fields, read by [`Frame::fields_seen`].
@@ -237,11 +245,19 @@ unsafe fn end(
 }
 
 /// The graph in libavfilter's notation: what is done to every frame, then a tree of scalers.
-fn description(filters: &Filters, rungs: &[Rung]) -> String {
+fn description(filters: &Filters, rungs: &[Rung], reference: bool) -> String {
     let before = before_scaling(filters, rungs);
-    let from_source = rungs.iter().filter(|r| r.scale_from.is_none()).count();
-    let mut text = format!("[in]{},split={from_source}", if before.is_empty() { "null".to_string() } else { before.join(",") });
-    for i in rungs.iter().enumerate().filter(|(_, r)| r.scale_from.is_none()).map(|(i, _)| i) {
+    let mut text = format!("[in]{}", if before.is_empty() { "null".to_string() } else { before.join(",") });
+    let mut from_source: Vec<usize> = rungs.iter().enumerate().filter(|(_, r)| r.scale_from.is_none()).map(|(i, _)| i).collect();
+    if let Some(enhance) = &filters.enhance {
+        if reference && let Some(last) = from_source.pop_if(|i| *i + 1 == rungs.len()) {
+            let _ = write!(text, ",split=2[s{last}][plain];[plain]{}", enhancing(enhance));
+        } else {
+            let _ = write!(text, ",{}", enhancing(enhance));
+        }
+    }
+    let _ = write!(text, ",split={}", from_source.len());
+    for i in from_source {
         let _ = write!(text, "[s{i}]");
     }
     for (i, rung) in rungs.iter().enumerate() {
@@ -283,6 +299,25 @@ fn before_scaling(filters: &Filters, rungs: &[Rung]) -> Vec<String> {
         chain.push("zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,tonemap=tonemap=mobius:desat=2,zscale=t=bt709:m=bt709:r=tv,format=yuv420p".into());
     }
     chain
+}
+
+/// What makes a picture look better: noise out, then gradients smooth, then detail on top, so that none works on what the one
+/// before left. Nothing looks at other pictures: chunks may begin anywhere.
+fn enhancing(enhance: &Enhance) -> String {
+    /// Strength of the denoiser for a noise of one step.
+    const PER_STEP: f64 = 1.5;
+    let mut chain = Vec::new();
+    if enhance.denoise > 0.0 {
+        let luma = enhance.denoise * PER_STEP;
+        chain.push(format!("hqdn3d={luma:.2}:{:.2}:0:0", luma * 0.75));
+    }
+    if enhance.deband {
+        chain.push("deband=1thr=0.012:2thr=0.012:3thr=0.012:range=16:direction=0:blur=1".to_string());
+    }
+    if enhance.sharpen > 0.0 {
+        chain.push(format!("unsharp=5:5:{:.2}:5:5:0", enhance.sharpen));
+    }
+    if chain.is_empty() { "null".into() } else { chain.join(",") }
 }
 
 /// What turns a picture by so many degrees clockwise.

@@ -12,7 +12,7 @@ use super::narrowband::rules::AllocationRules;
 use super::narrowband::{CalibrationPoint, ChunkFacts, Decision, TitleFacts, decide};
 use super::preset::{Preset, RungRule, VideoRules};
 use super::time::{Rational, seconds};
-use super::{CalibrationPlan, NarrowbandPlan, Plan, PlanError, RepairPlan, Rung, VideoPlan, audio, encoder};
+use super::{CalibrationPlan, Enhance, Filters, NarrowbandPlan, Plan, PlanError, RepairPlan, Rung, VideoPlan, audio, encoder};
 use crate::probe::{Clock, Probe, VideoStream};
 use crate::sandbox::protocol::{AnalyseReport, CalibrateReport, EncodeReport};
 use serde::{Deserialize, Serialize};
@@ -147,6 +147,7 @@ pub fn decided(
         reorder_delay: reorder_delay(stream, &all, video.frame_duration, video.ticks_per_tick),
         rungs,
         chunks: snapped.chunks,
+        filters: Filters { enhance: enhance(wanted, &reports), ..video.filters.clone() },
         narrowband: Some(NarrowbandPlan { crf, ..planned.clone() }),
         ..video.clone()
     };
@@ -163,6 +164,12 @@ pub fn decided(
     };
     let grounds = Grounds { decision, grid, calibration: title.calibration, repairs: None };
     Ok(Revised { plan: Plan { audio, notes, ..basis.revised(video) }, grounds: Some(grounds) })
+}
+
+/// What is done to the pictures, by the noise that was found in them.
+fn enhance(wanted: &NarrowbandRules, reports: &BTreeMap<u32, &AnalyseReport>) -> Option<Enhance> {
+    let noises: Vec<f64> = reports.values().filter_map(|report| Some(report.texture?.noise)).collect();
+    wanted.enhance.as_ref()?.for_noise(&noises)
 }
 
 /// What calibration found, in the order of the plan.

@@ -132,8 +132,9 @@ pub fn encode_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> Enco
 fn verification(video: &VideoPlan) -> Option<Verification> {
     let narrowband = video.narrowband.as_ref()?;
     let (top, reference) = (video.rungs.first()?, &narrowband.reference);
-    let is_smaller = (top.width, top.height) != (reference.width, reference.height);
-    Some(Verification { reference: is_smaller.then(|| reference.clone()), scored_every: narrowband.verified_every? })
+    // What is encoded is not what is shown: another size, or made to look better than it was.
+    let differs = (top.width, top.height) != (reference.width, reference.height) || video.filters.enhance.is_some();
+    Some(Verification { reference: differs.then(|| reference.clone()), scored_every: narrowband.verified_every? })
 }
 
 /// The rungs of one chunk: where content decides, each with the chunk's own CRF.
@@ -286,7 +287,13 @@ fn video(stream: &VideoStream, rules: &VideoRules, preset: &Preset, notes: &mut 
         frame_duration,
         frame_rate,
         expected_frames: stream.packets.saturating_mul(fields as u64),
-        filters: Filters { rotation: stream.rotation, deinterlace, tone_map: ladder.tone_map, pad_to_even: ladder.pad_to_even },
+        filters: Filters {
+            rotation: stream.rotation,
+            deinterlace,
+            tone_map: ladder.tone_map,
+            pad_to_even: ladder.pad_to_even,
+            enhance: None,
+        },
         rungs: ladder.rungs,
         chunks: chunks::grid(stream, &preset.chunk, preset.packaging.segment_s),
         narrowband,

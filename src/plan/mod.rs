@@ -196,7 +196,7 @@ pub struct Chunk {
 }
 
 /// What is done to every decoded frame before it is scaled for a rung.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Filters {
     /// Clockwise degrees: 0, 90, 180, 270.
     pub rotation: u16,
@@ -205,6 +205,20 @@ pub struct Filters {
     pub tone_map: bool,
     /// Replicate the last row or column so that both dimensions are even.
     pub pad_to_even: bool,
+    /// Made to look better than it was, which is judged beside what it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enhance: Option<Enhance>,
+}
+
+/// What is done to a picture beside what it was. Within the picture alone: a chunk's first frame has none before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Enhance {
+    /// Standard deviation of the noise that is taken out, in steps of 8 bits; 0: none.
+    pub denoise: f64,
+    /// Smooth the steps of slow gradients.
+    pub deband: bool,
+    /// How much of the detail is put on top, 0 to 1; 0: none.
+    pub sharpen: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

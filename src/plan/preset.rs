@@ -11,6 +11,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("h264", include_str!("../../presets/h264.toml")),
     ("narrowband-h265", include_str!("../../presets/narrowband-h265.toml")),
     ("narrowband-h264", include_str!("../../presets/narrowband-h264.toml")),
+    ("narrowband-enhanced", include_str!("../../presets/narrowband-enhanced.toml")),
     ("av1", include_str!("../../presets/av1.toml")),
     ("original", include_str!("../../presets/original.toml")),
     ("mezzanine", include_str!("../../presets/mezzanine.toml")),

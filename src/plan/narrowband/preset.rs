@@ -1,5 +1,6 @@
 //! The section `[narrowband]` of a preset: content decides rungs and qualities, by these rules.
 
+use super::super::Enhance;
 use super::super::encoder;
 use super::super::preset::{PixelRule, VideoCodec, VideoRules};
 use super::allocate::check_range;
@@ -30,6 +31,42 @@ pub struct NarrowbandRules {
     pub grid: GridRules,
     #[serde(default)]
     pub decision: Rules,
+    /// Pictures are made to look better than they were; absent: they are encoded as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enhance: Option<EnhanceRules>,
+}
+
+/// What may be done to pictures. All of it costs VMAF-NEG, which is measured beside the source as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnhanceRules {
+    /// Noise is taken out of titles whose median chunk has more, standard deviation in steps of 8 bits.
+    pub denoise_above: f64,
+    pub deband: bool,
+    /// How much of the detail is put on top, 0 to 1.
+    pub sharpen: f64,
+}
+
+impl Default for EnhanceRules {
+    /// Under a standard deviation of two, noise is not seen at the distance that VMAF supposes.
+    fn default() -> Self {
+        Self { denoise_above: 2.0, deband: true, sharpen: 0.2 }
+    }
+}
+
+/// No stronger denoising: beyond, texture goes with the noise.
+const MOST_DENOISED: f64 = 6.0;
+
+impl EnhanceRules {
+    /// What is done to a title whose chunks have this noise.
+    pub fn for_noise(&self, noises: &[f64]) -> Option<Enhance> {
+        let mut sorted: Vec<f64> = noises.iter().copied().filter(|noise| noise.is_finite()).collect();
+        sorted.sort_by(f64::total_cmp);
+        let noise = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+        let denoise = if noise > self.denoise_above { noise.min(MOST_DENOISED) } else { 0.0 };
+        let enhance = Enhance { denoise, deband: self.deband, sharpen: self.sharpen };
+        (enhance != Enhance::default()).then_some(enhance)
+    }
 }
 
 /// How much work goes into knowing the source.
@@ -133,6 +170,11 @@ impl NarrowbandRules {
         if ![SHORTEST_SEGMENT_S, grid.shortest_s, grid.nominal_s, grid.longest_s, LONGEST_SEGMENT_S].is_sorted() {
             return bad("narrowband.grid", "0.5 <= shortest_s <= nominal_s <= longest_s <= 12");
         }
+        if let Some(enhance) = &self.enhance
+            && !((0.0..=1.0).contains(&enhance.sharpen) && enhance.denoise_above >= 0.0)
+        {
+            return bad("narrowband.enhance", "sharpen is 0 to 1, denoise_above 0 or more");
+        }
         let decision = &self.decision;
         if !(1.0..100.0).contains(&decision.goal_vmaf) || !(1.0..100.0).contains(&decision.second_vmaf) {
             return bad("narrowband.decision", "qualities are 1 to 100");
@@ -147,6 +189,7 @@ impl NarrowbandRules {
 #[cfg(test)]
 mod tests {
     use super::super::super::preset::Preset;
+    use super::*;
     use std::collections::BTreeMap;
 
     #[test]
@@ -162,7 +205,17 @@ mod tests {
         assert_eq!(path("narrowband.grid.shortest_s", 9.into()), "narrowband.grid");
         assert_eq!(path("narrowband.decision.gaol_vmaf", 90.into()), "narrowband.decision.gaol_vmaf");
         assert_eq!(path("narrowband.effort", "warp".into()), "narrowband.effort");
+        assert_eq!(path("narrowband.enhance", serde_json::json!({"sharpen": 2})), "narrowband.enhance");
         let without = BTreeMap::from([("narrowband".to_string(), serde_json::json!({}))]);
         assert!(Preset::built_in("narrowband-h264", &without).is_err(), "a probe must be described");
+    }
+
+    #[test]
+    fn only_what_is_seen_of_noise_is_taken_out() {
+        let rules = EnhanceRules::default();
+        let of = |noises: &[f64]| rules.for_noise(noises).unwrap();
+        assert_eq!(of(&[0.4, 1.1, 9.0]), Enhance { denoise: 0.0, deband: true, sharpen: 0.2 });
+        assert_eq!((of(&[3.0, 2.5, 0.1]).denoise, of(&[30.0]).denoise, of(&[]).denoise), (2.5, MOST_DENOISED, 0.0));
+        assert_eq!(EnhanceRules { deband: false, sharpen: 0.0, ..rules }.for_noise(&[1.0]), None);
     }
 }
