@@ -10,12 +10,17 @@ use crate::broker::{Broker, BrokerError, EVENT_PARTITIONS, Queue};
 use crate::callback;
 use crate::shutdown::Stop;
 use rand::Rng;
+use std::collections::HashMap;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 
 /// A partition with more events waiting than this has no use for a tick.
 const BUSY_PARTITION: u64 = 256;
+
+/// Longest wait for what is in hand once somebody asked to stop: longer than requests and callbacks are waited for, shorter
+/// than an orchestrator's usual patience of 30 s.
+const DRAIN_WITHIN: Duration = Duration::from_secs(25);
 
 /// Everything one coordinator does.
 pub struct Coordinator {
@@ -54,47 +59,83 @@ impl Coordinator {
         TcpListener::bind(address).await.map_err(|e| CoordinatorError::Listen(format!("{address}: {e}")))
     }
 
-    /// Works until asked to stop. What is in hand is then finished; asked a second time, it is dropped.
+    /// Works until asked to stop. What is in hand is then finished, which is waited for [`DRAIN_WITHIN`] at most; asked a
+    /// second time, it is dropped. What is dropped comes again to another coordinator.
     ///
     /// # Errors
     /// The broker is gone for good, or refuses.
     pub async fn run(self, listener: TcpListener, mut stop: Stop) -> Result<(), CoordinatorError> {
-        let Self { fleet, settings, callbacks, operator } = self;
-        let mut parts: JoinSet<Result<(), BrokerError>> = JoinSet::new();
-        for number in 0..EVENT_PARTITIONS {
-            let partition = Partition::new(fleet.clone(), settings.clone(), number).await?;
-            parts.spawn(partition.run(stop.clone()));
-        }
-        parts.spawn(callback::run::all(callbacks, stop.clone()));
-        let hub = Hub::new();
-        let (listening, broker) = (hub.clone(), fleet.broker.clone());
-        let (hub_stop, tick_stop, api_stop) = (stop.clone(), stop.clone(), stop.clone());
-        parts.spawn(async move {
-            listening.run(broker, hub_stop).await;
-            Ok(())
-        });
-        let (broker, every) = (fleet.broker.clone(), settings.sweep_every());
-        parts.spawn(async move {
-            tick(&*broker, every, tick_stop).await;
-            Ok(())
-        });
-        let router = api::router(Api::new(fleet, &settings, operator, hub, stop.clone()));
-        parts.spawn(async move {
-            api::serve(listener, router, settings, api_stop).await;
-            Ok(())
-        });
+        let mut asked = stop.clone();
+        let mut parts = tokio::select! {
+            biased;
+            () = asked.requested() => return Ok(()),
+            started = self.start(listener, &stop) => started?,
+        };
+        let patience = async {
+            asked.requested().await;
+            tokio::time::sleep(DRAIN_WITHIN).await;
+        };
+        tokio::pin!(patience);
         loop {
             tokio::select! {
                 biased;
                 () = stop.at_once() => return Ok(()),
-                ended = parts.join_next() => match ended {
+                () = &mut patience => {
+                    let left: Vec<&String> = parts.names.values().collect();
+                    tracing::warn!(?left, "broken off; what was in hand comes again to another coordinator");
+                    return Ok(());
+                }
+                ended = parts.tasks.join_next_with_id() => match ended {
                     None => return Ok(()),
-                    Some(Ok(Ok(()))) => {}
-                    Some(Ok(Err(error))) => return Err(error.into()),
+                    Some(Ok((id, Ok(())))) => drop(parts.names.remove(&id)),
+                    Some(Ok((_, Err(error)))) => return Err(error.into()),
                     Some(Err(error)) => return Err(CoordinatorError::Panic(error.to_string())),
                 },
             }
         }
+    }
+
+    /// Starts everything.
+    async fn start(self, listener: TcpListener, stop: &Stop) -> Result<Parts, CoordinatorError> {
+        let Self { fleet, settings, callbacks, operator } = self;
+        let mut parts = Parts::default();
+        for number in 0..EVENT_PARTITIONS {
+            let partition = Partition::new(fleet.clone(), settings.clone(), number).await?;
+            parts.spawn(&format!("events {number}"), partition.run(stop.clone()));
+        }
+        parts.spawn("callbacks", callback::run::all(callbacks, stop.clone()));
+        let hub = Hub::new();
+        let (listening, broker) = (hub.clone(), fleet.broker.clone());
+        let (hub_stop, tick_stop, api_stop) = (stop.clone(), stop.clone(), stop.clone());
+        parts.spawn("live progress", async move {
+            listening.run(broker, hub_stop).await;
+            Ok(())
+        });
+        let (broker, every) = (fleet.broker.clone(), settings.sweep_every());
+        parts.spawn("ticks", async move {
+            tick(&*broker, every, tick_stop).await;
+            Ok(())
+        });
+        let router = api::router(Api::new(fleet, &settings, operator, hub, stop.clone()));
+        parts.spawn("requests", async move {
+            api::serve(listener, router, settings, api_stop).await;
+            Ok(())
+        });
+        Ok(parts)
+    }
+}
+
+/// What runs side by side, each with its name. Dropped, it is broken off.
+#[derive(Default)]
+struct Parts {
+    tasks: JoinSet<Result<(), BrokerError>>,
+    names: HashMap<Id, String>,
+}
+
+impl Parts {
+    fn spawn(&mut self, name: &str, part: impl Future<Output = Result<(), BrokerError>> + Send + 'static) {
+        let id = self.tasks.spawn(part).id();
+        self.names.insert(id, name.into());
     }
 }
 

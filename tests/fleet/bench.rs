@@ -22,8 +22,8 @@ use time::format_description::well_known::Rfc3339;
 const SLOTS: usize = 2;
 /// Wall time of the fleet over that of one process, at most.
 const MOST_OVERHEAD: f64 = 1.10;
-/// Pairs of runs that are compared.
-const PAIRS: usize = 5;
+/// Pairs of runs that are compared, an odd number.
+const PAIRS: usize = 3;
 /// Jobs whose waits are measured.
 const SMALL_JOBS: usize = 100;
 /// Chunks of the long job.
@@ -39,7 +39,12 @@ async fn bench() -> Result<(), String> {
     let setup = Setup { workers: 1, coordinators: 1, slots: SLOTS, ..Setup::default() };
     let cluster = Cluster::start(&setup);
     println!("one worker, {SLOTS} slots; RabbitMQ and Garage on this machine");
-    let ratio = against_one_process(&cluster).await;
+    let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/media/bunny-1080p25-12s.mp4");
+    let ratio = against_one_process(&cluster, "the kept clip of 1080p, h265, five rungs", &real, "h265", &json!({})).await;
+    let light = Clip { frames: 3000, width: 640, height: 360, gop: 50, ..Clip::default() }.make();
+    let rungs = json!([{ "height": 360, "crf": 28 }, { "height": 240, "crf": 28 }]);
+    let set = json!({ "video.rungs": rungs, "video.speed": "medium" });
+    against_one_process(&cluster, "two minutes of 360p, h264, two rungs", &light, "h264", &set).await;
     waits(&cluster).await;
     long_job(&cluster).await;
     if ratio > MOST_OVERHEAD {
@@ -64,17 +69,20 @@ async fn run(cluster: &Cluster, job: &Value) -> Duration {
     begun.elapsed()
 }
 
-/// The same clip, ladder and slots by `narrows transcode` and by the fleet, in turns.
-async fn against_one_process(cluster: &Cluster) -> f64 {
-    let clip = Clip { frames: 3000, width: 640, height: 360, gop: 50, ..Clip::default() }.make();
-    let source = cluster.source("pairs.mp4", &clip).await;
-    let rungs = r#"[{"height":360,"crf":28},{"height":240,"crf":28}]"#;
-    let set = json!({ "video.rungs": serde_json::from_str::<Value>(rungs).expect("rungs"), "video.speed": "medium" });
+/// The same clip, ladder and slots by `narrows transcode` and by the fleet, in turns; the fleet as its users see it, from
+/// `narrows submit` to the end that it waits for.
+async fn against_one_process(cluster: &Cluster, what: &str, clip: &Path, preset: &str, set: &Value) -> f64 {
+    let source = cluster.source("pairs.mp4", clip).await;
     let mut pairs = Vec::new();
     for n in 0..PAIRS {
-        let alone = transcode(&clip, &cluster.home.join(&format!("alone-{n}")), rungs);
-        let fleet = run(cluster, &job(cluster, &format!("pair-{n}"), &source, &set)).await;
-        pairs.push((alone.as_secs_f64(), fleet.as_secs_f64()));
+        let alone = transcode(clip, &cluster.home.join(&format!("alone-{preset}-{n}")), preset, set);
+        let id = format!("pair-{preset}-{n}");
+        let mut job = job(cluster, &id, &source, set);
+        job["preset"] = preset.into();
+        let document = cluster.home.write(&format!("{id}.json"), &job.to_string());
+        let begun = Instant::now();
+        cluster.does(&["submit", document.to_str().expect("our own path"), "--wait"]);
+        pairs.push((alone.as_secs_f64(), begun.elapsed().as_secs_f64()));
     }
     let median = |mut all: Vec<f64>| {
         all.sort_by(f64::total_cmp);
@@ -82,17 +90,18 @@ async fn against_one_process(cluster: &Cluster) -> f64 {
     };
     let (alone, fleet) = (median(pairs.iter().map(|p| p.0).collect()), median(pairs.iter().map(|p| p.1).collect()));
     let ratio = median(pairs.iter().map(|p| p.1 / p.0).collect());
-    println!(
-        "two minutes of 360p, two rungs: one process {alone:.2} s, fleet {fleet:.2} s, ratio {ratio:.3} (medians of {PAIRS})"
-    );
+    println!("{what}: one process {alone:.2} s, fleet {fleet:.2} s, ratio {ratio:.3} (medians of {PAIRS})");
     ratio
 }
 
-fn transcode(clip: &Path, out: &Path, rungs: &str) -> Duration {
+fn transcode(clip: &Path, out: &Path, preset: &str, set: &Value) -> Duration {
     let begun = Instant::now();
     let mut command = Command::new(PROGRAM);
-    command.arg("transcode").arg(clip).arg("-o").arg(out).args(["--preset", "h264", "--slots", &SLOTS.to_string()]);
-    command.args(["--set", &format!("video.rungs={rungs}"), "--set", "video.speed=medium"]);
+    command.arg("transcode").arg(clip).arg("-o").arg(out).args(["--preset", preset, "--slots", &SLOTS.to_string()]);
+    for (path, value) in set.as_object().into_iter().flatten() {
+        let text = value.as_str().map_or(value.to_string(), String::from);
+        command.args(["--set", &format!("{path}={text}")]);
+    }
     let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("the program starts");
     assert!(status.success());
     begun.elapsed()

@@ -28,6 +28,8 @@ struct Size {
     broker_kills: usize,
     /// How long somebody is stopped.
     freeze: Duration,
+    /// A job of which nothing was heard for so long is asked for again: longer than the queue of all of them takes to move.
+    stall_after: Duration,
     /// Longest wait for the last job once nothing goes wrong any more.
     calm: Duration,
 }
@@ -41,6 +43,7 @@ const SHORT: Size = Size {
     fault_every: Duration::from_millis(500),
     broker_kills: 2,
     freeze: Duration::from_secs(4),
+    stall_after: Duration::from_secs(5),
     calm: Duration::from_secs(150),
 };
 
@@ -53,6 +56,7 @@ const FULL: Size = Size {
     fault_every: Duration::from_secs(1),
     broker_kills: 20,
     freeze: Duration::from_secs(30),
+    stall_after: Duration::from_secs(60),
     calm: Duration::from_secs(1800),
 };
 
@@ -248,8 +252,9 @@ fn fail_store(cluster: &Cluster, per_cent: u32) {
 async fn storm(size: Size, seed: u64) -> (Findings, Storm) {
     let begun = Instant::now();
     // Jobs are looked after for longer than anybody sleeps.
-    let settle = i64::try_from(size.freeze.as_secs()).expect("a short time") + 10;
-    let set = vec![("coordinator.settle_after_s", toml::Value::Integer(settle))];
+    let seconds = |time: Duration| toml::Value::Integer(i64::try_from(time.as_secs()).expect("a short time"));
+    let settle = seconds(size.freeze + Duration::from_secs(10));
+    let set = vec![("coordinator.settle_after_s", settle), ("coordinator.stall_after_s", seconds(size.stall_after))];
     let setup = Setup { seed, workers: size.workers, coordinators: size.coordinators, set, ..Setup::default() };
     let cluster = Cluster::start(&setup);
     let clip = Clip {
