@@ -26,7 +26,7 @@ pub mod usage;
 pub use children::{Children, JailedChildren, StopFuture};
 pub use error::PartError;
 pub use report::REPORT_PATH;
-pub use tools::{Attempt, Mode, PartMessage, Planned, Settings, Spent, Tools};
+pub use tools::{Attempt, Mode, PartMessage, Planned, Settings, Slot, Spent, Tools};
 
 use crate::event::{Fact, Stage};
 use crate::plan::marker::{Marker, PartId, PartResult};
