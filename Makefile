@@ -8,7 +8,7 @@ CARGO = cargo
 BUILD_PACKAGES = gcc g++ libc6-dev clang libclang-dev pkg-config meson ninja-build nasm xxd \
 	libavcodec-dev libavformat-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev
 TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3 python3-pip python3-venv ca-certificates \
-	rabbitmq-server
+	rabbitmq-server prometheus
 PLAYERS = tests/playback
 AZURITE = tests/azurite
 FAKE_GCS = tests/fake-gcs

@@ -1,4 +1,9 @@
-//! Logs: to stderr, as text or as JSON, one line for what happened, its particulars as fields.
+//! What the process says about itself: metrics ([`metrics`]), and logs, to stderr, as text or as JSON, one line for what
+//! happened, its particulars as fields. What is a label there is a field of the same name here (`kind`, `outcome`, `task`);
+//! jobs and tenants are fields only.
+
+mod families;
+pub mod metrics;
 
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;

@@ -9,6 +9,7 @@ mod dead;
 pub mod health;
 mod intake;
 pub mod lanes;
+mod room;
 mod settings;
 mod verdict;
 
@@ -17,8 +18,9 @@ pub use settings::WorkerSettings;
 use crate::broker::{BrokerError, Consumer, DeadLetter, Delivery, Queue, Settlement, Topic};
 use crate::event::{Cause, Fact, Failure};
 use crate::job::JobId;
+use crate::observe::PartEnd;
 use crate::part::finish::{self, Control};
-use crate::part::{Attempt, PartError, PartMessage, Spent, Tools, accept, usage};
+use crate::part::{Attempt, PartError, PartMessage, Slot, Spent, Tools, accept, usage};
 use crate::shutdown::{self, Stop, Stopper};
 use futures::future::FutureExt;
 use health::{BEAT_EVERY, Health};
@@ -97,6 +99,7 @@ impl Worker {
     pub fn new(tools: Tools, settings: WorkerSettings) -> Self {
         let (health, settings) = (Health::default(), Arc::new(settings));
         let (running, settling) = (JoinSet::new(), JoinSet::new());
+        tools.observer.slots(settings.slots);
         Self { tools, settings, health, open: HashMap::new(), running, settling, leaving: Leaving::No }
     }
 
@@ -118,6 +121,9 @@ impl Worker {
         let mut dead = Some(self.tools.broker.consume(Queue::Dead, DEAD_PREFETCH).await?);
         let mut controls = self.tools.broker.subscribe(Topic::Control).await?;
         let mut beat = tokio::time::interval(BEAT_EVERY);
+        // Ends with this function.
+        let mut looking = JoinSet::new();
+        looking.spawn(room::watch(self.tools.settings.scratch.clone(), self.tools.observer.clone()));
         let mut result = Ok(());
         while !self.has_left() {
             let (until, works) = (self.leaves_at(), self.leaving == Leaving::No);
@@ -161,12 +167,12 @@ impl Worker {
 
     fn taker(&self) -> (Taker, (Stopper, Stop)) {
         let rota = Rota::of_lanes(self.settings.lanes);
-        let (broker, scratch) = (self.tools.broker.clone(), self.tools.settings.scratch.clone());
-        (Taker::new(broker, scratch, rota, self.settings.slots, self.health.clone()), shutdown::channel())
+        (Taker::new(&self.tools, rota, self.settings.slots, self.health.clone()), shutdown::channel())
     }
 
     /// Starts to work on a delivery.
     fn start(&mut self, delivery: Delivery, permits: Option<Permits>) {
+        self.tools.observer.taken(delivery.queue.labels(), delivery.waited);
         let order = match order(&delivery) {
             Ok(order) => order,
             Err(reason) => {
@@ -188,8 +194,9 @@ impl Worker {
         }
         let (stopper, stop) = shutdown::channel();
         let (slot, permit) = permits.map_or((None, None), |p| (Some(p.slot), Some(p.open)));
+        let slot = slot.map(|permit| Slot::new(permit, self.tools.observer.clone()));
         let (tools, settings) = (self.tools.clone(), self.settings.clone());
-        let work = Work { tools, settings, delivery, spent: Spent::default() };
+        let work = Work { tools, settings, delivery, spent: Spent::default(), began: Instant::now() };
         let task = self.running.spawn(work.done(order, slot, stop));
         self.open.insert(task.id(), Open { part, stopper, copies: Vec::new(), _permit: permit });
     }
@@ -233,6 +240,7 @@ impl Worker {
     /// Takes nothing further.
     fn leave(&mut self) {
         self.health.drain();
+        self.tools.observer.draining();
         let finishing = self.settings.finishing();
         tracing::info!(open = self.open.len(), ?finishing, "leaving: nothing further is taken");
         self.leaving = Leaving::Finishing { until: Instant::now() + finishing };
@@ -309,14 +317,23 @@ struct Work {
     settings: Arc<WorkerSettings>,
     delivery: Delivery,
     spent: Spent,
+    began: Instant,
 }
 
 impl Work {
-    async fn done(self, order: Order, slot: Option<OwnedSemaphorePermit>, stop: Stop) -> Option<Settlement> {
+    async fn done(self, order: Order, slot: Option<Slot>, stop: Stop) -> Option<Settlement> {
+        if let Order::Part(message) = &order {
+            self.tools.observer.part_started(message.part.kind());
+        }
         let panicked = || Err(PartError::Crash("the worker itself failed (a panic); its log says where".into()));
         let worked = AssertUnwindSafe(self.work(&order, slot, stop)).catch_unwind().await;
         let settlement = match worked.unwrap_or_else(|_| panicked()) {
-            Ok(()) => Some(Settlement::Ack),
+            Ok(()) => {
+                if let Order::Part(message) = &order {
+                    self.part_ended(message, PartEnd::Completed);
+                }
+                Some(Settlement::Ack)
+            }
             Err(error) => self.failed(&order, error).await,
         };
         match settlement {
@@ -325,7 +342,17 @@ impl Work {
         }
     }
 
-    async fn work(&self, order: &Order, slot: Option<OwnedSemaphorePermit>, stop: Stop) -> Result<(), PartError> {
+    /// Says how the work on a part ended. Why it failed is logged where that is known.
+    fn part_ended(&self, PartMessage { job, part }: &PartMessage, end: PartEnd) {
+        let (kind, took) = (part.kind(), self.began.elapsed());
+        self.tools.observer.part_ended(kind, end, took);
+        if end == PartEnd::Completed {
+            let (attempt, duration_s) = (self.delivery.attempt, took.as_secs_f64());
+            tracing::info!(%job, %part, kind, outcome = end.name(), attempt, duration_s, "part done");
+        }
+    }
+
+    async fn work(&self, order: &Order, slot: Option<Slot>, stop: Stop) -> Result<(), PartError> {
         let Delivery { body, user, attempt, redelivered, .. } = &self.delivery;
         match order {
             Order::Submit => accept::submit(&self.tools, accept::Submission { document: body, user: user.as_deref() }).await,
@@ -395,21 +422,24 @@ impl Work {
             PartError::Crash(_) => self.crashes(message).await,
             _ => 0,
         };
-        let failure = match verdict::of_part(error, attempt, crashes, &self.settings) {
+        let verdict = verdict::of_part(error, attempt, crashes, &self.settings);
+        let (kind, outcome) = (part.kind(), verdict.end().name());
+        self.part_ended(message, verdict.end());
+        let failure = match verdict {
             Verdict::GiveBack => return None,
             Verdict::Bury(reason) => return Some(Settlement::Reject(reason)),
             Verdict::Again { after, reason } => {
                 // Whoever follows the job hears of it by its event.
-                tracing::info!(%job, %part, attempt, reason, "part failed; again");
+                tracing::info!(%job, %part, kind, outcome, attempt, reason, "part failed; again");
                 self.tell_failed(message, &reason, true).await;
                 return Some(Settlement::Retry(after));
             }
             Verdict::Fail(failure) => failure,
         };
         if failure.cause == Cause::Internal {
-            tracing::error!(%job, %part, attempt, reason = failure.message, "part failed");
+            tracing::error!(%job, %part, kind, outcome, attempt, reason = failure.message, "part failed");
         } else {
-            tracing::info!(%job, %part, attempt, reason = failure.message, "part refused");
+            tracing::info!(%job, %part, kind, outcome, attempt, reason = failure.message, "part refused");
         }
         self.tell_failed(message, &failure.message, false).await;
         Some(self.end_job(job, failure).await)

@@ -77,6 +77,7 @@ impl State {
     fn append(&mut self, mut message: Message) {
         self.numbered += 1;
         message.place = self.numbered;
+        message.since = Instant::now();
         self.ready.push_back(message);
     }
 
@@ -95,11 +96,13 @@ struct Message {
     returned: u32,
     /// Where it stands in its queue.
     place: u64,
+    /// When it came to stand there.
+    since: Instant,
 }
 
 impl Message {
     fn new(body: Vec<u8>) -> Self {
-        Self { body, attempt: 1, returned: 0, place: 0 }
+        Self { body, attempt: 1, returned: 0, place: 0, since: Instant::now() }
     }
 }
 
@@ -366,7 +369,8 @@ impl Shared {
 
 fn delivery(shared: &Arc<Shared>, queue: Queue, message: Message, out: Option<Arc<AtomicUsize>>) -> Delivery {
     let (attempt, redelivered) = (message.attempt, message.returned > 0);
-    let parcel = Parcel { queue, body: message.body.clone(), attempt, redelivered, user: None };
+    let waited = (!redelivered).then(|| message.since.elapsed());
+    let parcel = Parcel { queue, body: message.body.clone(), attempt, redelivered, user: None, waited };
     Delivery::new(parcel, Box::new(Held { shared: shared.clone(), queue, message: Some(message), out }))
 }
 

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod rabbit;
 
 use crate::job::Lane;
+use crate::observe::QueueLabels;
 use async_trait::async_trait;
 use std::fmt;
 use std::time::Duration;
@@ -75,6 +76,18 @@ impl Queue {
             .chain(Class::ALL.into_iter().flat_map(move |class| lanes().map(move |lane| Queue::Work(class, lane))))
             .chain(partitions().map(Queue::Events))
             .chain(partitions().map(Queue::Callbacks))
+    }
+
+    /// What whoever counts may know it by.
+    pub fn labels(self) -> QueueLabels {
+        let (queue, class, lane) = match self {
+            Queue::Jobs(lane) => ("jobs", "", lane.name()),
+            Queue::Work(class, lane) => ("work", class.name(), lane.name()),
+            Queue::Events(_) => ("events", "", ""),
+            Queue::Callbacks(_) => ("callbacks", "", ""),
+            Queue::Dead => ("dead", "", ""),
+        };
+        QueueLabels { queue, class, lane }
     }
 
     /// One consumer at a time gets everything, in order; the next one takes over when it goes.
@@ -229,6 +242,9 @@ pub struct Delivery {
     pub redelivered: bool,
     /// The broker's word for who published it, where the publisher said so.
     pub user: Option<String>,
+    /// How long it lay in its queue since it was due, by our clock; absent where that is not known, or where somebody else
+    /// had it meanwhile.
+    pub waited: Option<Duration>,
     settle: Box<dyn Settle>,
 }
 
@@ -240,12 +256,13 @@ pub struct Parcel {
     pub attempt: u32,
     pub redelivered: bool,
     pub user: Option<String>,
+    pub waited: Option<Duration>,
 }
 
 impl Delivery {
     pub fn new(parcel: Parcel, settle: Box<dyn Settle>) -> Self {
-        let Parcel { queue, body, attempt, redelivered, user } = parcel;
-        Self { queue, body, attempt, redelivered, user, settle }
+        let Parcel { queue, body, attempt, redelivered, user, waited } = parcel;
+        Self { queue, body, attempt, redelivered, user, waited, settle }
     }
 
     /// The work is done.
@@ -316,6 +333,8 @@ mod tests {
         assert_eq!(Queue::Events(7).to_string(), "narrows.events.7");
         assert_eq!(Queue::Callbacks(15).to_string(), "narrows.callbacks.15");
         assert_eq!(Queue::Dead.to_string(), "narrows.dead");
+        assert_eq!(Queue::Work(Class::Cpu, Lane::Low).labels(), QueueLabels { queue: "work", class: "cpu", lane: "low" });
+        assert_eq!(Queue::Events(7).labels(), Queue::Events(0).labels());
     }
 
     #[test]

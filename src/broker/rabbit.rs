@@ -15,6 +15,7 @@ mod version;
 mod wire;
 
 use super::{Broker, BrokerError, Consumer, Intake, MAX_BODY_BYTES, Queue, Subscription, Topic};
+use crate::observe::{self, Observer};
 use async_trait::async_trait;
 use consume::{RabbitConsumer, RabbitSubscription, Source, within};
 use deliver::Office;
@@ -42,12 +43,20 @@ impl RabbitBroker {
     /// # Errors
     /// The server is not there within `publish_timeout_s`, or it refuses: then the settings, or the server, need a change.
     pub async fn connect(settings: &RabbitSettings) -> Result<Self, BrokerError> {
+        Self::connect_observed(settings, observe::nobody()).await
+    }
+
+    /// The same, with somebody who is told of connections and of what becomes of what is published.
+    ///
+    /// # Errors
+    /// As [`RabbitBroker::connect`].
+    pub async fn connect_observed(settings: &RabbitSettings, observer: Arc<dyn Observer>) -> Result<Self, BrokerError> {
         // Files that are not there are told at once.
         settings.endpoint()?;
         let patience = settings.publish_timeout();
-        let publish = Arc::new(Link::start(Role::Publish, settings.clone()));
-        let consume = Arc::new(Link::start(Role::Consume, settings.clone()));
-        let publisher = Publisher::new(publish.clone(), consume.clone(), patience, settings.max_length);
+        let publish = Arc::new(Link::start(Role::Publish, settings.clone(), observer.clone()));
+        let consume = Arc::new(Link::start(Role::Consume, settings.clone(), observer.clone()));
+        let publisher = Publisher::new(publish.clone(), consume.clone(), patience, settings.max_length, observer);
         let publisher = Arc::new(publisher);
         let topology = Topology::from(settings);
         let office = Office { publisher: publisher.clone(), topology, delivery_limit: settings.delivery_limit };
@@ -71,8 +80,7 @@ impl Broker for RabbitBroker {
         if body.len() > MAX_BODY_BYTES {
             return Err(BrokerError::TooLarge { queue: key, bytes: body.len() });
         }
-        let (attempt, user) = (1, None);
-        let message = Outgoing { exchange: TO_QUEUE, key: &key, body: &body, kind: None, attempt, user, must_arrive: true };
+        let message = Outgoing::first(TO_QUEUE, &key, &body);
         self.publisher.publish(&message).await
     }
 
@@ -92,8 +100,7 @@ impl Broker for RabbitBroker {
         if body.len() > MAX_BODY_BYTES {
             return Err(BrokerError::TooLarge { queue: exchange.into(), bytes: body.len() });
         }
-        let (attempt, user) = (1, None);
-        let message = Outgoing { exchange, key: "", body: &body, kind: None, attempt, user, must_arrive: false };
+        let message = Outgoing { must_arrive: false, ..Outgoing::first(exchange, "", &body) };
         match topic {
             Topic::Control => self.publisher.publish(&message).await,
             // It may be lost, and by the time that the server is there again it is old.

@@ -16,6 +16,7 @@ pub mod run;
 pub mod schedule;
 pub mod sign;
 pub mod vod2017;
+mod waitlist;
 
 use crate::broker::{Broker, BrokerError, Queue};
 use crate::job::{Callback, CallbackFormat, JobId};

@@ -9,10 +9,12 @@ use super::deliver::{Answer, Deliverer, Letter, Undelivered};
 use super::guard::{Policy, Resolver};
 use super::record::Told;
 use super::schedule::{self, Schedule};
+use super::waitlist::Waitlist;
 use super::{CallbackSettings, EndpointId, Nudge, TenantCallbacks, sign, vod2017, wants};
 use crate::broker::{Broker, Settlement};
 use crate::event::rfc3339;
 use crate::job::{Callback, CallbackFormat, Job, JobId};
+use crate::observe::{self, CallbackEnd, Observer};
 use crate::shutdown::Stop;
 use crate::store::key::Key;
 use crate::store::{Store, StoreError};
@@ -51,6 +53,8 @@ pub struct Tools {
     schedule: Schedule,
     deliverer: Arc<Deliverer>,
     clock: Clock,
+    observer: Arc<dyn Observer>,
+    waitlist: Arc<Waitlist>,
 }
 
 impl Tools {
@@ -71,7 +75,18 @@ impl Tools {
         let deliverer = Deliverer::new(resolver, settings.limits(), settings.ca_file.as_deref())
             .map_err(|reason| format!("callbacks.ca_file: {reason}"))?;
         let (tenants, settings, deliverer) = (Arc::new(tenants), Arc::new(settings), Arc::new(deliverer));
-        Ok(Self { broker, store, tenants, settings, schedule, deliverer, clock })
+        let (observer, waitlist) = (observe::nobody(), Arc::default());
+        Ok(Self { broker, store, tenants, settings, schedule, deliverer, clock, observer, waitlist })
+    }
+
+    /// Tells somebody how deliveries end.
+    pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer, ..self }
+    }
+
+    /// Of the events that were tried here and did not arrive yet, the age of the oldest; zero when there is none.
+    pub fn oldest_undelivered(&self, now_ms: u64) -> Duration {
+        self.waitlist.oldest(now_ms)
     }
 
     fn now_ms(&self) -> u64 {
@@ -175,9 +190,11 @@ async fn work(tools: &Tools, nudge: &Nudge, stop: &Stop, was_slow: &mut Option<b
         };
         let Some(place) = &place else { break };
         let began = Instant::now();
+        tools.waitlist.waits(&nudge.job, &nudge.endpoint, round.since_ms(&told), tools.now_ms());
         let outcome = attempt(tools, place, &told, body).await?;
-        *was_slow = Some(began.elapsed() * SLOW_PART >= Duration::from_secs(tools.settings.timeout_s));
-        if let Some(settlement) = round.after(&told, outcome).await? {
+        let took = began.elapsed();
+        *was_slow = Some(took * SLOW_PART >= Duration::from_secs(tools.settings.timeout_s));
+        if let Some(settlement) = round.after(&told, outcome, took).await? {
             return Ok(Some(settlement));
         }
     }
@@ -338,13 +355,43 @@ impl<'a> Round<'a> {
         Ok(then)
     }
 
+    /// Since when an event is to be delivered, milliseconds since 1970: since it was told, or asked for again.
+    fn since_ms(&self, told: &Told) -> u64 {
+        let asked_ms = self.nudge.replay.map(|replay| replay.asked_ms);
+        asked_ms.or_else(|| rfc3339::parse(&told.at)).unwrap_or_else(|| self.tools.now_ms())
+    }
+
+    /// Says how an attempt ended, to whoever counts.
+    fn count(&self, told: &Told, next: &Next, took: Duration) {
+        let (tools, Nudge { job, endpoint, .. }, now_ms) = (self.tools, self.nudge, self.tools.now_ms());
+        let since_ms = self.since_ms(told);
+        let end = match next {
+            Next::Arrived { .. } => {
+                tools.observer.callback_arrived(Duration::from_millis(now_ms.saturating_sub(since_ms)));
+                CallbackEnd::Arrived
+            }
+            Next::Again(_) => CallbackEnd::Failed,
+            Next::GivenUp => CallbackEnd::GivenUp,
+            Next::Disabled => CallbackEnd::Disabled,
+        };
+        tools.observer.callback(end, took);
+        match next {
+            Next::Again(wait) => {
+                let due_ms = now_ms.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+                tools.waitlist.waits(job, endpoint, since_ms, due_ms);
+            }
+            Next::Arrived { .. } | Next::GivenUp | Next::Disabled => tools.waitlist.settled(job, endpoint),
+        }
+    }
+
     /// Writes down how an attempt ended; the nudge's end, if it has one now. Every failure is logged here.
-    async fn after(&mut self, told: &Told, outcome: Outcome) -> Result<Option<Settlement>, StoreError> {
+    async fn after(&mut self, told: &Told, outcome: Outcome, took: Duration) -> Result<Option<Settlement>, StoreError> {
         let (tools, nudge) = (self.tools, self.nudge);
         let (job, endpoint, sequence) = (&nudge.job, &nudge.endpoint, told.sequence);
         let (attempts, now_ms) = (self.cursor.attempt + 1, tools.now_ms());
         let next = self.cursor.after(outcome, &tools.schedule, now_ms);
         let reason = self.cursor.last_failure.clone().unwrap_or_default();
+        self.count(told, &next, took);
         let exhausted = Key::exhausted(&told.tenant, job, endpoint.as_str(), sequence);
         match next {
             Next::Arrived { again } => {

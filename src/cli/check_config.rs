@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
     let in_file = |failed: Failed| failed.exit.because(format!("{name}: {}", failed.message));
     let tenants = fleet::tenants(&config, true).map_err(in_file)?;
     if config.work.is_some() {
-        fleet::stores(&config).map_err(in_file)?;
+        fleet::stores(&config, &crate::observe::nobody()).map_err(in_file)?;
     }
     let said = meaning(&config, &tenants);
     if args.json {

@@ -8,7 +8,9 @@ use crate::callback::{TenantCallbacks, run as callbacks};
 use crate::config::Config;
 use crate::coordinator::api::Operator;
 use crate::coordinator::{Coordinator, CoordinatorError, Fleet, now_ms};
+use crate::observe::Observer;
 use crate::shutdown::{self, Signals};
+use crate::telemetry::metrics::{Metrics, Registry, Role};
 use crate::tenant::Secret;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,23 +74,27 @@ async fn work(config: &Config) -> Result<Exit, Failed> {
 
 async fn open(config: &Config) -> Result<(Coordinator, TcpListener), Failed> {
     let wrong = |e: String| Exit::Settings.because(e);
-    let stores = fleet::stores(config)?;
+    let metrics = Metrics::new(Registry::new(), Role::Coordinator);
+    let observer: Arc<dyn Observer> = metrics.clone();
+    let stores = fleet::stores(config, &observer)?;
     let tenants = fleet::tenants(config, true)?;
     let told = TenantCallbacks::of_all(&tenants).map_err(|e| Exit::Settings.because(e))?;
     let operator = operator(config)?;
-    let broker = fleet::broker(config).await.map_err(|error| broken(error.into()))?;
+    let broker = fleet::broker(config, &observer).await.map_err(|error| broken(error.into()))?;
     let broker: Arc<dyn Broker> = Arc::new(broker);
     let (work, settings) = (stores.work().clone(), config.callbacks.clone());
     let callbacks = callbacks::Tools::new(broker.clone(), work, told, settings, Arc::new(SystemResolver), Arc::new(now_ms));
+    let callbacks = callbacks.map_err(wrong)?.with_observer(observer.clone());
     let fleet = Fleet {
         broker,
         stores,
         tenants: Arc::new(tenants),
         callbacks: Arc::new(config.callbacks.clone()),
         window: config.worker.window,
+        observer,
     };
-    let settings = config.coordinator.clone();
-    let coordinator = Coordinator { fleet, settings, callbacks: callbacks.map_err(wrong)?, operator };
+    let (settings, metrics) = (config.coordinator.clone(), Metrics::exposition(metrics));
+    let coordinator = Coordinator { fleet, settings, callbacks, operator, metrics };
     let listener = coordinator.listen().await.map_err(broken)?;
     let address = listener.local_addr().map_err(|e| Exit::Internal.because(e))?;
     tracing::info!(%address, "requests are answered");

@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
 
 /// Looks at everything, one line each: this machine first, then the servers.
 async fn examine(config: &Config, report: &mut Report) -> Result<(), Failed> {
-    let stores = fleet::stores(config)?;
+    let stores = fleet::stores(config, &crate::observe::nobody())?;
     for finding in machine::library_findings() {
         report.take(finding)?;
     }
@@ -79,7 +79,7 @@ async fn examine(config: &Config, report: &mut Report) -> Result<(), Failed> {
 async fn broker(config: &Config, report: &mut Report) -> Result<(), Failed> {
     let mut config = config.clone();
     config.broker.publish_timeout_s = config.broker.publish_timeout_s.min(BROKER_WITHIN_S);
-    let broker = match fleet::broker(&config).await {
+    let broker = match fleet::broker(&config, &crate::observe::nobody()).await {
         Ok(broker) => broker,
         Err(error) => return report.take(Finding::wrong("broker", error.to_string(), services::broker_fix(&error))),
     };

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::coordinator::Fleet;
 use crate::coordinator::ops::OpError;
 use crate::job::JobError;
+use crate::observe::{self, Observer};
 use crate::shutdown::Signals;
 use crate::store::Stores;
 use crate::tenant::{KeyPlace, Tenants};
@@ -55,39 +56,41 @@ pub(super) fn run(
 
 /// The broker and the stores of the settings, and whose jobs there are.
 async fn open(config: &Config) -> Result<Fleet, Failed> {
-    let stores = stores(config)?;
+    let observer = observe::nobody();
+    let stores = stores(config, &observer)?;
     let tenants = tenants(config, false)?;
-    let broker = broker(config).await.map_err(|error| match error {
+    let broker = broker(config, &observer).await.map_err(|error| match error {
         BrokerError::Denied(_) => Exit::Settings.because(error),
         error => Exit::Internal.because(error),
     })?;
     let (tenants, callbacks) = (Arc::new(tenants), Arc::new(config.callbacks.clone()));
-    Ok(Fleet { broker: Arc::new(broker), stores, tenants, callbacks, window: config.worker.window })
+    Ok(Fleet { broker: Arc::new(broker), stores, tenants, callbacks, window: config.worker.window, observer })
 }
 
 /// Connects to the broker.
 ///
 /// # Errors
 /// It is not there, or it refuses.
-pub(super) async fn broker(config: &Config) -> Result<RabbitBroker, BrokerError> {
+pub(super) async fn broker(config: &Config, observer: &Arc<dyn Observer>) -> Result<RabbitBroker, BrokerError> {
     if config.broker.kind != Kind::RabbitMq {
         let how =
             "broker.kind: is \"memory\", which nobody else can reach; set it to \"rabbitmq\", and broker.uri or broker.uri_file";
         return Err(BrokerError::Denied(how.into()));
     }
-    RabbitBroker::connect(&config.broker).await
+    RabbitBroker::connect_observed(&config.broker, observer.clone()).await
 }
 
 /// The stores of the settings, each tenant bound to its own. Nothing is asked of them yet.
 ///
 /// # Errors
 /// Names the setting.
-pub(super) fn stores(config: &Config) -> Result<Stores, Failed> {
+pub(super) fn stores(config: &Config, observer: &Arc<dyn Observer>) -> Result<Stores, Failed> {
     let Some(work) = &config.work else {
         return Err(Exit::Settings.because("work.store: is missing; name the store that holds the work"));
     };
     let environment = |name: &str| std::env::var(name).ok();
-    let stores = Stores::open(&config.stores, &work.store, &environment).map_err(|e| Exit::Settings.because(e))?;
+    let stores = Stores::open_observed(&config.stores, &work.store, &environment, observer);
+    let stores = stores.map_err(|e| Exit::Settings.because(e))?;
     let bound = config.tenants.iter().filter_map(|(name, tenant)| Some((name, tenant.stores.as_ref()?)));
     Ok(bound.fold(stores, |stores, (tenant, names)| stores.with_tenant(tenant, names.iter().cloned().collect())))
 }

@@ -5,12 +5,14 @@ use super::{configure, fleet, local, runtime};
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
 use crate::job::JobId;
+use crate::observe::{Exposition, Observer};
 use crate::part::scratch::{Claim, ScratchFolder, ScratchLimits};
 use crate::part::{JailedChildren, Mode, Settings, Tools};
 use crate::sandbox::Sandbox;
 use crate::shutdown::{self, Signals};
 use crate::store::Stores;
 use crate::store::key::Key;
+use crate::telemetry::metrics::{Metrics, Registry, Role};
 use crate::worker::{Worker, WorkerSettings, health};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,12 +66,12 @@ async fn work(config: &Config, scratch: PathBuf) -> Result<Exit, Failed> {
         opened = open(config, scratch) => opened?,
         signal = signals.next() => return Err(Exit::Signalled(signal).because("stopped before it was connected")),
     };
-    let Opened { worker, tools, listener } = worker;
+    let Opened { worker, tools, metrics, listener } = worker;
     let (stopper, stop) = shutdown::channel();
     let (pages, pages_stop) = shutdown::channel();
     let serving = listener.map(|listener| {
         let (health, broker, stores) = (worker.health(), tools.broker.clone(), tools.stores.clone());
-        tokio::spawn(health::serve(listener, health, broker, stores, pages_stop))
+        tokio::spawn(health::serve(listener, health::Pages { health, broker, stores, metrics }, pages_stop))
     });
     let mut running = tokio::spawn(worker.run(stop));
     let mut asked = None;
@@ -101,27 +103,30 @@ async fn work(config: &Config, scratch: PathBuf) -> Result<Exit, Failed> {
 struct Opened {
     worker: Worker,
     tools: Tools,
+    metrics: Exposition,
     listener: Option<TcpListener>,
 }
 
 async fn open(config: &Config, scratch: PathBuf) -> Result<Opened, Failed> {
-    let stores = fleet::stores(config)?;
+    let metrics = Metrics::new(Registry::new(), Role::Worker);
+    let observer: Arc<dyn Observer> = metrics.clone();
+    let stores = fleet::stores(config, &observer)?;
     reach(&stores).await?;
-    let broker: Arc<dyn Broker> = Arc::new(fleet::broker(config).await.map_err(broken)?);
-    let tools = tools(config, broker, stores, scratch)?;
+    let broker: Arc<dyn Broker> = Arc::new(fleet::broker(config, &observer).await.map_err(broken)?);
+    let tools = tools(config, broker, stores, scratch)?.with_observer(observer);
     let listener = match config.worker.listen {
         Some(address) => {
             let wrong = |e| Exit::Settings.because(format!("worker.listen: {address}: {e}"));
             let listener = TcpListener::bind(address).await.map_err(wrong)?;
             let address = listener.local_addr().map_err(wrong)?;
-            tracing::info!(%address, "health is answered");
+            tracing::info!(%address, "health and metrics are answered");
             Some(listener)
         }
         None => None,
     };
     let worker = Worker::new(tools.clone(), settings(config));
     tracing::info!(slots = local::slots(config), "working");
-    Ok(Opened { worker, tools, listener })
+    Ok(Opened { worker, tools, metrics: Metrics::exposition(metrics), listener })
 }
 
 fn broken(error: BrokerError) -> Failed {

@@ -20,7 +20,7 @@ pub struct Worker {
     pub part_deadline_s: u64,
     /// How long after a request to stop it is gone.
     pub drain_s: u64,
-    /// Where `/healthz` and `/readyz` are answered. Left out: nowhere.
+    /// Where `/healthz`, `/readyz` and `/metrics` are answered. Left out: nowhere.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
     pub lanes: LaneWeights,

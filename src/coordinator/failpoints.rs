@@ -75,8 +75,8 @@ struct MortalIntake(Box<dyn Intake>, Steps);
 struct MortalSettle(Option<Delivery>, Steps);
 
 fn mortal(delivery: Delivery, steps: &Steps) -> Delivery {
-    let Delivery { queue, attempt, redelivered, .. } = delivery;
-    let parcel = Parcel { queue, body: delivery.body.clone(), attempt, redelivered, user: delivery.user.clone() };
+    let Delivery { queue, attempt, redelivered, waited, .. } = delivery;
+    let parcel = Parcel { queue, body: delivery.body.clone(), attempt, redelivered, user: delivery.user.clone(), waited };
     Delivery::new(parcel, Box::new(MortalSettle(Some(delivery), steps.clone())))
 }
 
@@ -188,7 +188,7 @@ impl Site {
         let tenants = Arc::new(Tenants::open());
         tools.tenants = tenants.clone();
         let callbacks = Arc::new(super::fixture::callback_settings());
-        let fleet = Fleet { broker, stores, tenants, callbacks, window: 2 };
+        let fleet = Fleet { broker, stores, tenants, callbacks, window: 2, observer: crate::observe::nobody() };
         let (_stopper, stop) = shutdown::channel();
         let partition = Partition::new(fleet, settings(), PARTITION).await.unwrap();
         let worker = crate::worker::Worker::new(tools, fake::settings());

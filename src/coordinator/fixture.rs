@@ -62,7 +62,8 @@ impl Site {
         let stores = Stores::new(work).with_output("out", output).with_source("talk.mp4", at("talk.mp4"));
         let broker = MemoryBroker::new(Bounds::default());
         let (tenants, callbacks) = (Arc::new(tenants), Arc::new(callback_settings()));
-        let fleet = Fleet { broker: Arc::new(broker.clone()), stores, tenants, callbacks, window: 4 };
+        let (broker_of_all, observer) = (Arc::new(broker.clone()), crate::observe::nobody());
+        let fleet = Fleet { broker: broker_of_all, stores, tenants, callbacks, window: 4, observer };
         Self { _dir: dir, broker, fleet }
     }
 

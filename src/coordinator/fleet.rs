@@ -4,6 +4,7 @@ use crate::broker::{Broker, BrokerError, Queue};
 use crate::callback::CallbackSettings;
 use crate::event::{Event, Fact};
 use crate::job::JobId;
+use crate::observe::Observer;
 use crate::part::accepted::Accepted;
 use crate::part::scratch::ScratchFolder;
 use crate::part::{Children, Mode, PartError, Settings, StopFuture, Tools, admission, usage};
@@ -26,6 +27,8 @@ pub struct Fleet {
     pub callbacks: Arc<CallbackSettings>,
     /// Parts of one job that are published and not done.
     pub window: u32,
+    /// Is told what happens to jobs.
+    pub observer: Arc<dyn Observer>,
 }
 
 impl Fleet {

@@ -9,12 +9,14 @@
 
 pub mod api;
 mod clock;
+mod count;
 mod debts;
 mod endpoints;
 mod fleet;
 pub mod ops;
 mod project;
 mod run;
+mod sample;
 pub mod settings;
 mod sweep;
 mod write;

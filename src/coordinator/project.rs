@@ -1,6 +1,7 @@
 //! One partition of the events: batches off the queue, each job's facts in their order, written, then acknowledged.
 
 use super::clock::now_ms;
+use super::count;
 use super::fleet::Fleet;
 use super::settings::CoordinatorSettings;
 use super::sweep::{Sweeper, Tick};
@@ -142,6 +143,7 @@ async fn take(fleet: &Fleet, job: JobId, facts: Facts, mut stop: Stop) -> (JobId
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
         }
     };
+    count::recorded(&*fleet.observer, &written.recorded);
     for delivery in facts.deliveries {
         settled(delivery.ack().await);
     }

@@ -4,11 +4,14 @@ use super::api::{self, Api, Hub, Operator};
 use super::clock::now_ms;
 use super::fleet::Fleet;
 use super::project::Partition;
+use super::sample;
 use super::settings::CoordinatorSettings;
 use super::sweep::Tick;
 use crate::broker::{Broker, BrokerError, EVENT_PARTITIONS, Queue};
 use crate::callback;
+use crate::observe::Exposition;
 use crate::shutdown::Stop;
+use futures::FutureExt;
 use rand::Rng;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -29,6 +32,8 @@ pub struct Coordinator {
     /// Delivers callbacks.
     pub callbacks: callback::run::Tools,
     pub operator: Option<Operator>,
+    /// What `/metrics` shows.
+    pub metrics: Exposition,
 }
 
 /// Why a coordinator ended that nobody asked to.
@@ -97,12 +102,14 @@ impl Coordinator {
 
     /// Starts everything.
     async fn start(self, listener: TcpListener, stop: &Stop) -> Result<Parts, CoordinatorError> {
-        let Self { fleet, settings, callbacks, operator } = self;
+        let Self { fleet, settings, callbacks, operator, metrics } = self;
         let mut parts = Parts::default();
         for number in 0..EVENT_PARTITIONS {
             let partition = Partition::new(fleet.clone(), settings.clone(), number).await?;
             parts.spawn(&format!("events {number}"), partition.run(stop.clone()));
         }
+        let sampling = sample::run(fleet.clone(), callbacks.clone(), settings.sweep_every(), stop.clone());
+        parts.spawn("samples", sampling.map(Ok));
         parts.spawn("callbacks", callback::run::all(callbacks, stop.clone()));
         let hub = Hub::new();
         let (listening, broker) = (hub.clone(), fleet.broker.clone());
@@ -116,7 +123,7 @@ impl Coordinator {
             tick(&*broker, every, tick_stop).await;
             Ok(())
         });
-        let router = api::router(Api::new(fleet, &settings, operator, hub, stop.clone()));
+        let router = api::router(Api::new(fleet, &settings, operator, hub, stop.clone()).with_metrics(metrics));
         parts.spawn("requests", async move {
             api::serve(listener, router, settings, api_stop).await;
             Ok(())

@@ -273,6 +273,7 @@ impl Sweeper {
             Step::Wait => Vec::new(),
         };
         tracing::info!(%job, parts = parts.len(), "nothing was heard of it; its parts are asked for again");
+        self.fleet.observer.job_stalled();
         self.publish(job, lane, &parts).await.map(|()| true)
     }
 

@@ -21,6 +21,7 @@ use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -540,8 +541,13 @@ async fn a_message_that_is_no_event_becomes_a_dead_letter_and_holds_nothing_up()
 #[tokio::test]
 async fn a_coordinator_ends_in_order_when_it_is_asked_to() {
     let site = Site::new();
-    let coordinator =
-        Coordinator { fleet: site.fleet.clone(), settings: settings(), callbacks: site.callbacks(), operator: None };
+    let coordinator = Coordinator {
+        fleet: site.fleet.clone(),
+        settings: settings(),
+        callbacks: site.callbacks(),
+        operator: None,
+        metrics: Arc::new(String::new),
+    };
     let listener = coordinator.listen().await.unwrap();
     let (stopper, stop) = shutdown::channel();
     let running = tokio::spawn(coordinator.run(listener, stop));
@@ -560,7 +566,13 @@ async fn without_access_keys_nobody_listens_where_others_can_reach_it() {
     let site = Site::of(crate::tenant::Tenants::new(&Default::default(), Default::default()).unwrap());
     let mut settings = settings();
     settings.listen = "0.0.0.0:0".parse().unwrap();
-    let coordinator = Coordinator { fleet: site.fleet.clone(), settings, callbacks: site.callbacks(), operator: None };
+    let coordinator = Coordinator {
+        fleet: site.fleet.clone(),
+        settings,
+        callbacks: site.callbacks(),
+        operator: None,
+        metrics: Arc::new(String::new),
+    };
     let refused = coordinator.listen().await.unwrap_err().to_string();
     assert!(refused.starts_with("coordinator.listen: 0.0.0.0:0"), "{refused}");
 }

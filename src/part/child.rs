@@ -6,6 +6,7 @@ use super::error::PartError;
 use super::scratch::Scratch;
 use super::tools::{Attempt, Tools};
 use crate::event::Cause;
+use crate::observe::ChildEnd;
 use crate::plan::marker::PartId;
 use crate::sandbox::protocol::{RefusalReason, Report, Task};
 use crate::sandbox::{Disposition, Finished, InputSource, Outcome};
@@ -70,7 +71,10 @@ pub(super) async fn run(
     };
     let Finished { outcome, wall, cpu, peak_bytes, stderr_tail, jail, .. } = finished;
     attempt.spent.add(cpu);
-    tracing::debug!(job = %accepted.id, %part, task = kind, outcome = outcome.label(), ?jail, ?wall, ?cpu, "child ended");
+    let ended = ChildEnd { task: kind, outcome: outcome.label(), jail, wall, cpu, peak_bytes };
+    tools.observer.child_ended(&ended);
+    let ChildEnd { task, outcome: end, .. } = ended;
+    tracing::debug!(job = %accepted.id, %part, task, outcome = end, ?jail, ?wall, ?cpu, peak_bytes, "child ended");
     match outcome {
         Outcome::Done(report) => {
             Ok(Worked { report: *report, scratch, wall_s: wall.as_secs_f64(), cpu_s: cpu.as_secs_f64(), peak_bytes })

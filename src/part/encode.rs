@@ -4,12 +4,14 @@ use super::child::{self, unexpected};
 use super::error::PartError;
 use super::tools::{Attempt, Planned, Tools};
 use super::upload::{self, MediaPlace};
+use crate::observe::{Encoded, Observer};
 use crate::plan::make;
 use crate::plan::marker::{Marker, PartResult};
 use crate::sandbox::InputSource;
 use crate::sandbox::protocol::{EncodeReport, EncodeTask, Report, Task};
 use crate::store::StoreError;
 use crate::store::key::Key;
+use crate::usage::metered;
 use std::sync::Arc;
 
 pub(super) async fn run(tools: &Tools, planned: &Planned, chunk: u32, attempt: &mut Attempt) -> Result<Marker, PartError> {
@@ -38,6 +40,7 @@ async fn work(tools: &Tools, planned: &Planned, mut task: EncodeTask, attempt: &
     drop(attempt.permit.take());
     let Report::Encode(mut report) = worked.report else { return Err(unexpected(attempt.part, "no encode")) };
     check(&report, &task).map_err(|what| unexpected(attempt.part, &what))?;
+    tell_encoded(&*tools.observer, &task, &report);
     // A chunk into which no frame fell has nothing to upload.
     report.rungs.retain(|rung| !rung.segments.is_empty());
     let place = MediaPlace::of(tools, planned)?;
@@ -67,6 +70,19 @@ pub(super) async fn inputs(tools: &Tools, planned: &Planned, task: &mut EncodeTa
         }
     }
     Ok(inputs)
+}
+
+/// Says what a chunk came to. Every rung holds the whole chunk, so the longest is the chunk's length.
+fn tell_encoded(observer: &dyn Observer, task: &EncodeTask, report: &EncodeReport) {
+    let mut longest_s = 0.0_f64;
+    for made in &report.rungs {
+        let Some(rung) = task.rungs.iter().find(|rung| rung.name == made.name) else { continue };
+        let media_s = metered::length_s(&made.segments, made.init.timescale);
+        longest_s = longest_s.max(media_s);
+        let codec = metered::codec(&rung.encoder.sample_entry, &rung.encoder.library);
+        observer.rung_encoded(&Encoded { codec: &codec, height: rung.height, frames: made.frames, media_s });
+    }
+    observer.chunk_encoded(longest_s);
 }
 
 /// The packet table that the probe left; without it the child opens the container.

@@ -29,7 +29,7 @@ pub mod usage;
 pub use children::{Children, JailedChildren, StopFuture};
 pub use error::PartError;
 pub use report::REPORT_PATH;
-pub use tools::{Attempt, Mode, PartMessage, Planned, Settings, Spent, Tools, latest_revision};
+pub use tools::{Attempt, Mode, PartMessage, Planned, Settings, Slot, Spent, Tools, latest_revision};
 
 use crate::event::{Fact, Stage};
 use crate::plan::Revision;

@@ -50,6 +50,15 @@ impl ScratchFolder {
         Self { path, limits: ScratchLimits::default() }
     }
 
+    /// Bytes that lie in it, and bytes that an ordinary user may still write to its disk. Walks the folder: not for a thread
+    /// that must not wait.
+    ///
+    /// # Errors
+    /// The file system cannot be asked.
+    pub fn fill(&self) -> io::Result<(u64, u64)> {
+        Ok((used_bytes(&self.path), free_bytes(&self.path)?))
+    }
+
     /// What there is too little of to start a part. Walks the folder: not for a thread that must not wait.
     ///
     /// # Errors
@@ -57,9 +66,7 @@ impl ScratchFolder {
     pub fn shortage(&self) -> io::Result<Option<Shortage>> {
         let ScratchLimits { worker_bytes, part_bytes } = self.limits;
         if part_bytes > 0 {
-            let disk = statvfs(&self.path)?;
-            // What an ordinary user may take; both counts are 64 bits wide on every platform we run on.
-            let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+            let free = free_bytes(&self.path)?;
             if free < part_bytes {
                 return Ok(Some(Shortage::Disk { free, needed: part_bytes }));
             }
@@ -83,6 +90,12 @@ impl ScratchFolder {
         // Resolved once, so that what lies in it can be compared with it.
         Ok(Scratch(path.canonicalize()?))
     }
+}
+
+fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let disk = statvfs(folder)?;
+    // What an ordinary user may take; both counts are 64 bits wide on every platform we run on.
+    Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
 }
 
 /// Bytes of disk under a folder. What vanishes while it is looked at counts nothing.
@@ -220,6 +233,8 @@ mod tests {
         assert_eq!(with(1_000_000, 1000), None);
         assert!(matches!(with(0, u64::MAX), Some(Shortage::Disk { needed: u64::MAX, .. })));
         fs::write(dir.path().join("full"), vec![1; 500_000]).unwrap();
+        let (used, free) = ScratchFolder::unlimited(dir.path().to_path_buf()).fill().unwrap();
+        assert!(used >= 500_000 && free > 0, "{used} {free}");
         assert!(matches!(with(500_000, 1000), Some(Shortage::Share { limit: 500_000, .. })));
         assert_eq!(with(2_000_000, 1000), None);
         let gone = ScratchFolder { path: dir.path().join("none"), limits: ScratchLimits { worker_bytes: 0, part_bytes: 1 } };

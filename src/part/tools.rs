@@ -8,6 +8,7 @@ use crate::broker::{Broker, BrokerError, Class, Queue, Topic};
 use crate::callback::CallbackSettings;
 use crate::event::{Event, Fact};
 use crate::job::{JobId, Lane};
+use crate::observe::{self, Observer};
 use crate::plan::marker::PartId;
 use crate::plan::{Grounds, Plan, Revised, Revision};
 use crate::probe::Probe;
@@ -67,6 +68,8 @@ pub struct Tools {
     /// By which a job's endpoints are judged when it is accepted; absent: when they are called.
     pub callbacks: Option<Arc<CallbackSettings>>,
     pub settings: Arc<Settings>,
+    /// Is told what happens to parts and their children.
+    pub observer: Arc<dyn Observer>,
     planned: Arc<Mutex<VecDeque<Arc<Planned>>>>,
 }
 
@@ -89,8 +92,13 @@ impl Tools {
     /// Tools for whoever submits: [`Tools::with_tenants`] says otherwise.
     pub fn new(broker: Arc<dyn Broker>, stores: Stores, children: Arc<dyn Children>, settings: Settings) -> Self {
         let tenants = Arc::new(Tenants::open());
-        let (callbacks, settings) = (None, Arc::new(settings));
-        Self { broker, stores, children, tenants, callbacks, settings, planned: Arc::default() }
+        let (callbacks, settings, observer) = (None, Arc::new(settings), observe::nobody());
+        Self { broker, stores, children, tenants, callbacks, settings, observer, planned: Arc::default() }
+    }
+
+    /// Tells somebody what happens.
+    pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer, ..self }
     }
 
     /// Takes jobs of these tenants only, within their quotas.
@@ -196,6 +204,25 @@ pub async fn latest_revision(work: &Store, job: &JobId, plan: Plan) -> Result<Re
     Ok(Revised { plan, grounds: None })
 }
 
+/// The right to run a child; counted for as long as it is held.
+pub struct Slot {
+    _permit: OwnedSemaphorePermit,
+    observer: Arc<dyn Observer>,
+}
+
+impl Slot {
+    pub fn new(permit: OwnedSemaphorePermit, observer: Arc<dyn Observer>) -> Self {
+        observer.slot_taken();
+        Self { _permit: permit, observer }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.observer.slot_freed();
+    }
+}
+
 /// One delivery of a part.
 pub struct Attempt {
     pub part: PartId,
@@ -204,7 +231,7 @@ pub struct Attempt {
     /// The broker gave this message out before: another worker may be at it, or have done it.
     pub redelivered: bool,
     /// The right to run a child. Given back when the child has ended: uploading needs no slot.
-    pub permit: Option<OwnedSemaphorePermit>,
+    pub permit: Option<Slot>,
     /// Ends the child and gives the part back.
     pub stop: Stop,
     /// What its children used.

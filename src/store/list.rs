@@ -60,6 +60,10 @@ impl Store {
 
     /// Objects of a folder after a path; the first `limit` of them where lists come in order.
     async fn entries(&self, folder: &str, after: Option<&str>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        self.watched("list", self.listed(folder, after, limit)).await
+    }
+
+    async fn listed(&self, folder: &str, after: Option<&str>, limit: usize) -> Result<Vec<Listed>, StoreError> {
         debug_assert!(folder.is_empty() || folder.ends_with('/'), "a folder's path ends with a slash");
         let capability = self.operator.info().capability();
         let path = self.at(folder);

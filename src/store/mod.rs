@@ -15,8 +15,10 @@ pub mod source;
 mod stores;
 pub mod upload;
 mod uri;
+mod watch;
 mod web;
 
+use crate::observe::{self, Observer};
 use blame::Blame;
 use cache::BlockCache;
 use futures::TryStreamExt;
@@ -107,6 +109,7 @@ pub struct Store {
     proofs: Proofs,
     /// Blocks of our own objects.
     cache: Arc<BlockCache>,
+    observer: Arc<dyn Observer>,
 }
 
 impl std::fmt::Debug for Store {
@@ -137,7 +140,8 @@ impl Store {
     }
 
     fn of(name: &str, operator: Operator, writing: Operator, proofs: Proofs) -> Self {
-        Self { name: name.into(), operator, writing, prefix: "".into(), proofs, cache: Arc::default() }
+        let (cache, observer) = (Arc::default(), observe::nobody());
+        Self { name: name.into(), operator, writing, prefix: "".into(), proofs, cache, observer }
     }
 
     /// The same store with a layer around everything it does: faults, in tests.
@@ -209,6 +213,12 @@ impl Store {
     /// # Errors
     /// It is missing, larger than [`MAX_DOCUMENT_BYTES`], or cannot be read.
     pub async fn get(&self, key: &Key) -> Result<Vec<u8>, StoreError> {
+        let body = self.watched("get", self.fetch(key)).await?;
+        self.observer.store_read(body.len() as u64);
+        Ok(body)
+    }
+
+    async fn fetch(&self, key: &Key) -> Result<Vec<u8>, StoreError> {
         let wrong = |e: opendal::Error| self.error(key.path(), &e);
         // One request: the size is counted while it comes, not asked for before.
         let reader = self.operator.reader(&self.at(key.path())).await.map_err(wrong)?;
@@ -247,12 +257,15 @@ impl Store {
     }
 
     async fn stat(&self, path: &str) -> Result<Option<opendal::Metadata>, StoreError> {
-        match self.operator.stat(&self.at(path)).await {
-            Ok(meta) if meta.is_file() => Ok(Some(meta)),
-            Ok(_) => Ok(None),
-            Err(e) if e.kind() == ErrorKind::NotFound && blame::of(&e).is_none() => Ok(None),
-            Err(e) => Err(self.error(path, &e)),
-        }
+        let asked = async {
+            match self.operator.stat(&self.at(path)).await {
+                Ok(meta) if meta.is_file() => Ok(Some(meta)),
+                Ok(_) => Ok(None),
+                Err(e) if e.kind() == ErrorKind::NotFound && blame::of(&e).is_none() => Ok(None),
+                Err(e) => Err(self.error(path, &e)),
+            }
+        };
+        self.watched("stat", asked).await
     }
 
     async fn identity(&self, path: &str) -> Result<Option<SourceIdentity>, StoreError> {
@@ -267,7 +280,8 @@ impl Store {
     /// # Errors
     /// The store cannot be asked.
     pub async fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        self.operator.delete(&self.at(key.path())).await.map_err(|e| self.error(key.path(), &e))
+        let path = self.at(key.path());
+        self.watched("delete", async { self.operator.delete(&path).await.map_err(|e| self.error(key.path(), &e)) }).await
     }
 
     /// An object to be read to its end by ranges.
@@ -286,7 +300,8 @@ impl Store {
         let missing = || StoreError::Missing(key.path().into());
         let identity = self.identity(key.path()).await?.ok_or_else(missing)?;
         let (path, cache) = (self.at(key.path()), self.cache.clone());
-        Ok(RangedSource::of_object(&self.operator, path, key.path().into(), &identity, cache))
+        let source = RangedSource::of_object(&self.operator, path, key.path().into(), &identity, cache);
+        Ok(source.observed_by(&self.observer))
     }
 }
 

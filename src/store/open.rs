@@ -10,12 +10,14 @@ use super::list::TEMPORARY;
 use super::upload::Proofs;
 use super::web::Web;
 use super::{Store, StoreError, scrub};
+use crate::observe::Observer;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use opendal::layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer};
 use opendal::{HttpTransporter, Operator, services};
 use opendal_http_transport_reqwest::ReqwestTransport;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Wait before the first retry of a request, and the longest.
@@ -30,6 +32,7 @@ pub(super) struct Opening<'a> {
     pub name: &'a str,
     pub config: &'a StoreConfig,
     pub environment: Environment<'a>,
+    pub observer: &'a Arc<dyn Observer>,
 }
 
 /// Gives the process its TLS. Idempotent: whoever came first did the same.
@@ -228,7 +231,8 @@ impl Opening<'_> {
                 let reason = scrub::reason(event.err);
                 tracing::debug!(operation = event.op.into_static(), attempt = event.attempt, reason, "request sent again");
             });
-        Store::of(self.name, writing.clone().layer(retry), writing, proofs)
+        let store = Store::of(self.name, writing.clone().layer(retry), writing, proofs);
+        Store { observer: self.observer.clone(), ..store }
     }
 }
 
@@ -241,7 +245,8 @@ mod tests {
         prepare();
         let config: StoreConfig = toml::from_str(&format!("bucket = \"b\"\n{settings}")).unwrap();
         let environment = |name: &str| (name == "SECRET").then(|| secret.to_string());
-        let opening = Opening { name: "x", config: &config, environment: &environment };
+        let observer = crate::observe::nobody();
+        let opening = Opening { name: "x", config: &config, environment: &environment, observer: &observer };
         opening.bucket().map(|_| ()).map_err(|e| e.to_string())
     }
 

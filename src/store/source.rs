@@ -4,6 +4,7 @@
 use super::cache::{BLOCK_BYTES, BlockCache};
 use super::scrub;
 use super::web::WebObject;
+use crate::observe::{self, Observer};
 use opendal::{Buffer, Operator};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -12,7 +13,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::sync::Mutex;
 
 /// Blocks one reader holds for itself, whatever the others do: 4 MiB.
@@ -156,6 +157,7 @@ pub struct RangedSource {
     own: Mutex<Own>,
     fetched: AtomicU64,
     requests: AtomicU64,
+    observer: Arc<dyn Observer>,
 }
 
 /// What one reader holds for itself.
@@ -217,8 +219,14 @@ impl RangedSource {
         let SourceIdentity { bytes, modified_ms, etag } = identity;
         let object = format!("{name}\n{bytes}\n{modified_ms}\n{}\n{only}", etag.as_deref().unwrap_or_default()).into();
         let (own, fetched, requests) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
-        let identity = identity.clone();
-        Self { origin, name, identity, cache, object, reader, least: 1, own, fetched, requests }
+        let (identity, observer) = (identity.clone(), observe::nobody());
+        Self { origin, name, identity, cache, object, reader, least: 1, own, fetched, requests, observer }
+    }
+
+    /// Tells somebody of every request.
+    pub(super) fn observed_by(mut self, observer: &Arc<dyn Observer>) -> Self {
+        self.observer = observer.clone();
+        self
     }
 
     /// An object of a bucket or a folder.
@@ -313,8 +321,19 @@ impl RangedSource {
             self.fetched.fetch_add(end - start, Ordering::Relaxed);
             self.requests.fetch_add(1, Ordering::Relaxed);
             self.cache.count(end - start);
-            match self.origin.read(start, end).await {
-                Ok(content) => return Ok(content),
+            let began = Instant::now();
+            let answer = self.origin.read(start, end).await;
+            let outcome = match &answer {
+                Ok(_) => "ok",
+                Err(e) if e.temporary => "failed",
+                Err(_) => "denied",
+            };
+            self.observer.stored("read", outcome, began.elapsed());
+            match answer {
+                Ok(content) => {
+                    self.observer.store_read(content.len() as u64);
+                    return Ok(content);
+                }
                 Err(e) if e.temporary && tries < READ_TRIES => {
                     tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
                     (tries, wait) = (tries + 1, wait * 2);

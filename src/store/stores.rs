@@ -7,6 +7,7 @@ use super::source::{LocalFile, Origin, RangedSource, SourceIdentity};
 use super::uri::{self, Target};
 use super::web::Web;
 use super::{SettingError, Store, StoreError, StoresConfig};
+use crate::observe::{self, Observer};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ pub struct Stores {
     /// Tenants that may name certain stores only.
     bound: Arc<BTreeMap<String, BTreeSet<String>>>,
     cache: Arc<BlockCache>,
+    observer: Arc<dyn Observer>,
 }
 
 /// A store of the configuration.
@@ -50,6 +52,7 @@ pub struct SourceRef {
     name: String,
     place: SourcePlace,
     cache: Arc<BlockCache>,
+    observer: Arc<dyn Observer>,
 }
 
 enum SourcePlace {
@@ -71,8 +74,8 @@ enum SourcePlace {
 }
 
 impl Named {
-    fn open(name: &str, config: &StoreConfig, work: &str, environment: Environment<'_>) -> Result<Self, SettingError> {
-        let opening = Opening { name, config, environment };
+    fn open(opening: &Opening<'_>, work: &str) -> Result<Self, SettingError> {
+        let Opening { name, config, .. } = *opening;
         let roles = config.roles(name, Some(work));
         let place = match config.kind {
             StoreKind::Http => Place::Web(opening.web()?),
@@ -114,7 +117,8 @@ impl Stores {
     /// Only a work store.
     pub fn new(work: Store) -> Self {
         let (outputs, sources, named, bound) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
-        Self { work, outputs, sources, named, bound, cache: Arc::default() }
+        let observer = work.observer.clone();
+        Self { work, outputs, sources, named, bound, cache: Arc::default(), observer }
     }
 
     /// The stores of a configuration, the one called `work` for the work. Nothing is asked of them yet.
@@ -122,9 +126,22 @@ impl Stores {
     /// # Errors
     /// Names the setting: a secret that is not there, a folder that is none, what [`StoresConfig::check`] finds.
     pub fn open(config: &StoresConfig, work: &str, environment: Environment<'_>) -> Result<Self, SettingError> {
+        Self::open_observed(config, work, environment, &observe::nobody())
+    }
+
+    /// The same, with somebody who is told of everything that is asked of them.
+    ///
+    /// # Errors
+    /// As [`Stores::open`].
+    pub fn open_observed(
+        config: &StoresConfig,
+        work: &str,
+        environment: Environment<'_>,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Self, SettingError> {
         config.check(Some(work))?;
         prepare();
-        let open = |(name, store): (&String, &StoreConfig)| Named::open(name, store, work, environment);
+        let open = |(name, config): (&String, &StoreConfig)| Named::open(&Opening { name, config, environment, observer }, work);
         let named = config.0.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let place = named.iter().find(|store| store.name == work).map(|store| &store.place);
         let (Some(Place::Bucket { store, .. }) | Some(Place::Folder { store, .. })) = place else {
@@ -201,9 +218,9 @@ impl Stores {
     /// # Errors
     /// No configured store answers to it for this tenant.
     pub fn source(&self, tenant: &str, uri: &str) -> Result<SourceRef, StoreError> {
-        let cache = self.cache.clone();
+        let (cache, observer) = (self.cache.clone(), self.observer.clone());
         if let Some(path) = self.sources.get(uri) {
-            return Ok(SourceRef { name: uri.into(), place: SourcePlace::File(path.clone()), cache });
+            return Ok(SourceRef { name: uri.into(), place: SourcePlace::File(path.clone()), cache, observer });
         }
         let (named, path, target) = self.resolve(tenant, uri, Role::Source)?;
         let place = match (&named.place, target) {
@@ -213,7 +230,7 @@ impl Stores {
             (Place::Bucket { store, .. }, _) => SourcePlace::Object { store: store.clone(), path },
             (Place::Web(_), _) => return Err(unknown(uri)),
         };
-        Ok(SourceRef { name: uri::shown(uri), place, cache })
+        Ok(SourceRef { name: uri::shown(uri), place, cache, observer })
     }
 
     fn resolve(&self, tenant: &str, uri: &str, role: Role) -> Result<(&Named, String, Target), StoreError> {
@@ -303,21 +320,22 @@ impl SourceRef {
     /// It is missing or cannot be opened.
     pub async fn ranges(&self) -> Result<RangedSource, StoreError> {
         let (name, cache) = (self.name.clone(), self.cache.clone());
-        match &self.place {
+        let source = match &self.place {
             SourcePlace::Object { store, path } => {
                 let identity = self.identity().await?;
-                Ok(RangedSource::of_object(&store.operator, store.at(path), name, &identity, cache))
+                RangedSource::of_object(&store.operator, store.at(path), name, &identity, cache)
             }
             SourcePlace::Web { web, url } => {
                 let object = web.find(url).await.map_err(|e| e.of(&self.name))?;
                 let identity = object.identity().clone();
-                Ok(RangedSource::new(Origin::Web(Box::new(object)), name, &identity, cache))
+                RangedSource::new(Origin::Web(Box::new(object)), name, &identity, cache)
             }
             SourcePlace::File(_) | SourcePlace::Below { .. } => {
                 let file = self.open_file()?;
-                Ok(RangedSource::new(Origin::File(file.file.clone()), name, &file.identity(), cache))
+                RangedSource::new(Origin::File(file.file.clone()), name, &file.identity(), cache)
             }
-        }
+        };
+        Ok(source.observed_by(&self.observer))
     }
 }
 

@@ -68,7 +68,7 @@ impl Store {
         let body = Buffer::from(body);
         let mut again = Again::new();
         loop {
-            match self.put_once(key, body.clone()).await {
+            match self.watched("put", self.put_once(key, body.clone())).await {
                 Err(e) if again.after(&e).await => {}
                 result => return result,
             }
@@ -91,7 +91,7 @@ impl Store {
     pub async fn put_file(&self, key: &Key, file: &Path) -> Result<(), StoreError> {
         let mut again = Again::new();
         loop {
-            match self.put_file_once(key, file).await {
+            match self.watched("upload", self.put_file_once(key, file)).await {
                 Err(e) if again.after(&e).await => {}
                 result => return result,
             }
@@ -183,8 +183,12 @@ impl Store {
         if there.content_length() != sent.bytes {
             return failed(format!("wrote {} bytes, but the store has {}", sent.bytes, there.content_length()));
         }
+        let bytes = sent.bytes;
         match self.mismatch(&there, sent) {
-            None => Ok(()),
+            None => {
+                self.observer.store_written(bytes);
+                Ok(())
+            }
             Some((ours, theirs)) => {
                 let hint = match &*self.name {
                     "" => String::new(),

@@ -23,7 +23,7 @@ pub fn class(width: u32, height: u32) -> &'static str {
 }
 
 /// The codec's name in a bill, by the sample entry it is written under.
-fn codec(sample_entry: &str, library: &str) -> String {
+pub fn codec(sample_entry: &str, library: &str) -> String {
     match sample_entry {
         "hvc1" | "hev1" => "h265",
         "avc1" | "avc3" => "h264",
@@ -42,6 +42,11 @@ fn feature(video: &VideoPlan, rung: &Rung) -> String {
         ("narrowband", video.narrowband.is_some()),
     ];
     done.iter().filter(|(_, is_done)| *is_done).map(|(name, _)| *name).collect::<Vec<_>>().join("+")
+}
+
+/// Length of segments that follow each other, seconds.
+pub fn length_s(segments: &[Segment], timescale: u32) -> f64 {
+    seconds(length_ms(segments, timescale))
 }
 
 fn length_ms(segments: &[Segment], timescale: u32) -> u64 {
@@ -68,7 +73,7 @@ pub fn of(plan: Option<&Plan>, source_bytes: u64, markers: &[Marker]) -> Usage {
                         codec: codec(&rung.encoder.sample_entry, &rung.encoder.library),
                         class: class(rung.width, rung.height).into(),
                         feature: feature(video, rung),
-                        seconds: seconds(length_ms(&made.segments, made.init.timescale)),
+                        seconds: length_s(&made.segments, made.init.timescale),
                     });
                 }
             }
@@ -79,7 +84,7 @@ pub fn of(plan: Option<&Plan>, source_bytes: u64, markers: &[Marker]) -> Usage {
                     codec: codec(&audio.encoder.sample_entry, &audio.encoder.library),
                     class: "audio".into(),
                     feature: String::new(),
-                    seconds: seconds(length_ms(&report.segments, report.init.timescale)),
+                    seconds: length_s(&report.segments, report.init.timescale),
                 });
             }
             PartResult::Probe

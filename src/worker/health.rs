@@ -1,16 +1,17 @@
-//! Is the worker alive, and does it take work? Two pages for whoever runs it.
+//! Is the worker alive, does it take work, and what did it do? Three pages for whoever runs it.
 //!
 //! `/healthz` says that the dispatcher goes round. `/readyz` says that broker and work store answer, that the disk has room,
 //! and that nobody asked to stop. Both only look; what `/readyz` asks of others is remembered for a moment, so that asking
-//! often costs nothing.
+//! often costs nothing. `/metrics` is what was counted, for Prometheus.
 
 use crate::broker::{Broker, Queue};
 use crate::job::JobId;
+use crate::observe::{Exposition, TEXT_FORMAT};
 use crate::shutdown::Stop;
 use crate::store::Stores;
 use crate::store::key::Key;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -137,38 +138,38 @@ impl Health {
     }
 }
 
+/// What the pages are made of.
 #[derive(Clone)]
-struct Asked {
-    health: Health,
-    broker: Arc<dyn Broker>,
-    stores: Stores,
+pub struct Pages {
+    pub health: Health,
+    pub broker: Arc<dyn Broker>,
+    pub stores: Stores,
+    pub metrics: Exposition,
 }
 
 /// Answers on `listener` until asked to stop.
 ///
 /// # Errors
 /// The socket broke.
-pub async fn serve(
-    listener: TcpListener,
-    health: Health,
-    broker: Arc<dyn Broker>,
-    stores: Stores,
-    mut stop: Stop,
-) -> std::io::Result<()> {
-    let pages = Router::new().route("/healthz", get(alive)).route("/readyz", get(ready));
-    let pages = pages.with_state(Asked { health, broker, stores });
+pub async fn serve(listener: TcpListener, pages: Pages, mut stop: Stop) -> std::io::Result<()> {
+    let routes = Router::new().route("/healthz", get(alive)).route("/readyz", get(ready)).route("/metrics", get(metrics));
+    let pages = routes.with_state(pages);
     axum::serve(listener, pages).with_graceful_shutdown(async move { stop.requested().await }).await
 }
 
-async fn alive(State(asked): State<Asked>) -> Response {
-    if asked.health.is_alive() {
+async fn metrics(State(pages): State<Pages>) -> Response {
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], (pages.metrics)()).into_response()
+}
+
+async fn alive(State(pages): State<Pages>) -> Response {
+    if pages.health.is_alive() {
         return (StatusCode::OK, "alive\n").into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, "the dispatcher hangs\n").into_response()
 }
 
-async fn ready(State(asked): State<Asked>) -> Response {
-    let readiness = asked.health.readiness(&*asked.broker, &asked.stores).await;
+async fn ready(State(pages): State<Pages>) -> Response {
+    let readiness = pages.health.readiness(&*pages.broker, &pages.stores).await;
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
@@ -198,8 +199,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (health, address) = (Health::default(), listener.local_addr().unwrap());
         let (stopper, stop) = shutdown::channel();
-        let server = tokio::spawn(serve(listener, health.clone(), broker, stores, stop));
+        let pages = Pages { health: health.clone(), broker, stores, metrics: Arc::new(|| "narrows_x 1\n".to_string()) };
+        let server = tokio::spawn(serve(listener, pages, stop));
         health.beat(1);
+        assert_eq!(page(address, "/metrics").await, (200, "narrows_x 1\n".into()));
         assert_eq!(page(address, "/healthz").await, (200, "alive\n".into()));
         assert_eq!(page(address, "/readyz").await, (200, r#"{"ready":true,"open":1,"because":[]}"#.into()));
         health.room(Some("the disk has 5 bytes free".into()));

@@ -3,6 +3,8 @@
 use super::health::Health;
 use super::lanes::Rota;
 use crate::broker::{Broker, BrokerError, Delivery, Intake, Queue};
+use crate::observe::Observer;
+use crate::part::Tools;
 use crate::part::scratch::ScratchFolder;
 use crate::shutdown::Stop;
 use std::sync::Arc;
@@ -36,14 +38,16 @@ pub(super) struct Taker {
     pub scratch: ScratchFolder,
     pub rota: Rota<Queue>,
     pub health: Health,
+    pub observer: Arc<dyn Observer>,
     slots: Arc<Semaphore>,
     open: Arc<Semaphore>,
 }
 
 impl Taker {
-    pub fn new(broker: Arc<dyn Broker>, scratch: ScratchFolder, rota: Rota<Queue>, slots: usize, health: Health) -> Self {
+    pub fn new(tools: &Tools, rota: Rota<Queue>, slots: usize, health: Health) -> Self {
+        let (broker, scratch) = (tools.broker.clone(), tools.settings.scratch.clone());
         let (open, slots) = (Arc::new(Semaphore::new(slots * OPEN_PER_SLOT)), Arc::new(Semaphore::new(slots)));
-        Self { broker, scratch, rota, health, slots, open }
+        Self { broker, scratch, rota, health, observer: tools.observer.clone(), slots, open }
     }
 
     /// Takes deliveries until it is asked to stop, or nobody takes them any more.
@@ -115,6 +119,7 @@ impl Taker {
                 Err(error) => Some(format!("the scratch folder could not be looked at: {error}")),
             };
             self.health.room(shortage.clone());
+            self.observer.scratch_short(shortage.is_some());
             let Some(shortage) = shortage else { return };
             if !was_short {
                 tracing::warn!(folder = %self.scratch.path.display(), shortage, "no part is started");

@@ -2,6 +2,7 @@
 
 use super::settings::WorkerSettings;
 use crate::event::{Cause, Failure};
+use crate::observe::PartEnd;
 use crate::part::PartError;
 use std::time::Duration;
 
@@ -16,6 +17,19 @@ pub(super) enum Verdict {
     Bury(String),
     /// Its job ends.
     Fail(Failure),
+}
+
+impl Verdict {
+    /// The same of a part, for whoever counts.
+    pub fn end(&self) -> PartEnd {
+        match self {
+            Verdict::GiveBack => PartEnd::GivenBack,
+            Verdict::Again { .. } => PartEnd::Retried,
+            Verdict::Bury(_) => PartEnd::Buried,
+            Verdict::Fail(failure) if failure.cause == Cause::Internal => PartEnd::Failed,
+            Verdict::Fail(_) => PartEnd::Refused,
+        }
+    }
 }
 
 /// Of a part, at its attempt number `attempt`, that crashed `crashes` times so far, this time among them.
@@ -101,6 +115,8 @@ mod tests {
         let refused = PartError::reject(Cause::Media, "truncated");
         assert!(matches!(part(refused, 1, 0), Verdict::Fail(f) if f.cause == Cause::Media && f.message == "truncated"));
         assert_eq!(part(PartError::Poison("no such job".into()), 1, 0), Verdict::Bury("no such job".into()));
+        assert_eq!(part(PartError::reject(Cause::Media, "truncated"), 1, 0).end(), PartEnd::Refused);
+        assert_eq!(part(crash(), 3, 3).end(), PartEnd::Failed);
         assert!(is_again(&of_submission(outage(), 19, &settings())));
         assert!(matches!(of_submission(outage(), 20, &settings()), Verdict::Bury(_)));
         assert!(matches!(of_submission(crash(), 3, &settings()), Verdict::Bury(_)));

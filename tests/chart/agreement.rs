@@ -7,7 +7,7 @@ use narrows::broker::{Broker, Class, Queue};
 use narrows::config::{Config, SAMPLE};
 use narrows::job::Lane;
 use narrows::store::{Store, Stores};
-use narrows::worker::health::{self, Health, LONGEST_SILENCE};
+use narrows::worker::health::{self, Health, LONGEST_SILENCE, Pages};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -90,8 +90,9 @@ async fn the_pages_that_are_probed_are_answered_by_the_program() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stopper, stop) = narrows::shutdown::channel();
-    let server = tokio::spawn(health::serve(listener, Health::default(), broker, stores, stop));
-    let rendered = with(&json!({}));
+    let pages = Pages { health: Health::default(), broker, stores, metrics: Arc::new(String::new) };
+    let server = tokio::spawn(health::serve(listener, pages, stop));
+    let rendered = with(&json!({ "monitoring": { "podMonitor": { "enabled": true }, "serviceMonitor": { "enabled": true } } }));
     let contract: Value = serde_json::from_str(narrows::coordinator::api::OPENAPI).unwrap();
     for probe in PROBES {
         let path = |pod: Pod| pod.container()[probe]["httpGet"]["path"].as_str().unwrap().to_string();
@@ -99,6 +100,14 @@ async fn the_pages_that_are_probed_are_answered_by_the_program() {
         let get = &contract["paths"][path(coordinator(&rendered))]["get"];
         assert!(get["responses"]["200"].is_object(), "{probe}");
     }
+    let scraped = |kind: &str, name: &str, endpoints: &str| {
+        let monitor = rendered.object(kind, name);
+        monitor["spec"][endpoints][0]["path"].as_str().unwrap().to_string()
+    };
+    let path = scraped("PodMonitor", "fleet-narrows-worker", "podMetricsEndpoints");
+    assert_eq!(status_of(address, &path).await, 200, "{path}");
+    let path = scraped("ServiceMonitor", "fleet-narrows-coordinator", "endpoints");
+    assert!(contract["paths"][&path]["get"]["security"] == json!([]), "{path} needs no key");
     assert_eq!(status_of(address, "/livez").await, 404, "a page that nobody answers would pass for one");
     stopper.stop();
     server.await.unwrap().unwrap();

@@ -127,6 +127,8 @@ pub struct Cluster {
     pub workers: Vec<Server>,
     pub coordinators: Vec<Server>,
     listens: Vec<u16>,
+    /// Where workers answer whoever runs them.
+    pages: Vec<u16>,
     pub config: PathBuf,
     pub amqp: FaultProxy,
     /// What passed through it.
@@ -155,9 +157,10 @@ impl Cluster {
         let stores = json!({ "work": settings(WORK), "media": settings(MEDIA) });
         let config = configure(&home, setup, &rabbit.uri_at(amqp.port(), "guest", "guest", "/"), &stores);
         let listens = (0..setup.coordinators).map(|_| free_port()).collect();
+        let pages = (0..setup.workers).map(|_| free_port()).collect();
         let (workers, coordinators) = (Vec::new(), Vec::new());
         let mut cluster =
-            Self { workers, coordinators, listens, config, amqp, methods, store, receiver, rabbit, bucket_server, home };
+            Self { workers, coordinators, listens, pages, config, amqp, methods, store, receiver, rabbit, bucket_server, home };
         for n in 0..setup.coordinators {
             let coordinator = cluster.coordinator(n);
             cluster.coordinators.push(coordinator);
@@ -188,7 +191,9 @@ impl Cluster {
     /// Worker number `n`, started now.
     #[track_caller]
     pub fn worker(&self, n: usize) -> Server {
-        Server::start(&self.home, &format!("worker-{n}"), &mut self.role("worker", n))
+        let mut command = self.role("worker", n);
+        command.env("NARROWS_WORKER__LISTEN", format!("127.0.0.1:{}", self.pages[n]));
+        Server::start(&self.home, &format!("worker-{n}"), &mut command)
     }
 
     /// Coordinator number `n`, started now.
@@ -197,6 +202,11 @@ impl Cluster {
         let mut command = self.role("coordinator", n);
         command.env("NARROWS_COORDINATOR__LISTEN", format!("127.0.0.1:{}", self.listens[n]));
         Server::start(&self.home, &format!("coordinator-{n}"), &mut command)
+    }
+
+    /// The ports on which everybody shows metrics: the workers', the coordinators'.
+    pub fn scraped(&self) -> (&[u16], &[u16]) {
+        (&self.pages, &self.listens)
     }
 
     /// Runs a command of the program as an operator does.

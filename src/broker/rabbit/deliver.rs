@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::link::Live;
-use super::publish::{ATTEMPT_HEADER, Outgoing, Publisher, USER_HEADER};
+use super::publish::{ATTEMPT_HEADER, DUE_HEADER, Outgoing, Publisher, USER_HEADER, now_ms};
 use super::topology::{Route, TO_QUEUE, Topology};
 use crate::broker::{
     BrokerError, DeadLetter, Delivery, MAX_ATTEMPTS, MAX_BODY_BYTES, MAX_LETTER_BYTES, Parcel, Queue, Settle, Settlement,
@@ -45,6 +45,7 @@ impl Office {
     ) -> Result<Option<Delivery>, Fault> {
         let properties = &message.properties;
         let origin = Origin::of(properties, hold.live.user.as_deref());
+        let waited = waited(properties, hold.live.user.as_deref(), now_ms()).filter(|_| !message.redelivered);
         let limit = if queue == Queue::Dead { MAX_LETTER_BYTES } else { MAX_BODY_BYTES };
         let bytes = message.data.len();
         let body = match queue {
@@ -60,7 +61,8 @@ impl Office {
             origin: origin.clone(),
             is_settled: false,
         };
-        let parcel = Parcel { queue, body, attempt: origin.attempt, redelivered: message.redelivered, user: origin.user };
+        let (attempt, redelivered) = (origin.attempt, message.redelivered);
+        let parcel = Parcel { queue, body, attempt, redelivered, user: origin.user, waited };
         let delivery = Delivery::new(parcel, Box::new(held));
         if bytes <= limit {
             return Ok(Some(delivery));
@@ -92,6 +94,15 @@ impl Origin {
     }
 }
 
+/// How long ago a message was due. Only of messages of ours: what others write there may be anything.
+fn waited(properties: &BasicProperties, own: Option<&str>, now_ms: i64) -> Option<Duration> {
+    let publisher = properties.user_id().as_ref().map(|user| user.as_str());
+    let due_ms = properties.headers().as_ref()?.inner().get(DUE_HEADER).and_then(integer);
+    let due_ms = due_ms.filter(|_| publisher.is_some() && publisher == own)?;
+    // Two machines' clocks: what is due in the future has not waited.
+    Some(Duration::from_millis(u64::try_from(now_ms.saturating_sub(due_ms)).unwrap_or(0)))
+}
+
 /// A message that is out.
 struct Held {
     office: Arc<Office>,
@@ -119,7 +130,7 @@ impl Held {
         let attempt = self.origin.attempt + 1;
         let Route { exchange, key } = self.office.topology.put_off(self.queue, after);
         let user = self.origin.user.as_deref();
-        let again = Outgoing { exchange: &exchange, key: &key, body: &self.body, kind: None, attempt, user, must_arrive: true };
+        let again = Outgoing { attempt, user, put_off: after, ..Outgoing::first(&exchange, &key, &self.body) };
         // First there, then no longer here: between the two it is twice, never lost.
         self.office.publisher.publish(&again).await?;
         self.ack().await
@@ -130,9 +141,7 @@ impl Held {
         if self.queue != Queue::Dead {
             let letter = DeadLetter::new(&self.queue.to_string(), reason, self.origin.attempt, &self.body).to_body();
             let key = Queue::Dead.to_string();
-            let (attempt, user) = (1, None);
-            let letter =
-                Outgoing { exchange: TO_QUEUE, key: &key, body: &letter, kind: Some(LETTER), attempt, user, must_arrive: true };
+            let letter = Outgoing { kind: Some(LETTER), ..Outgoing::first(TO_QUEUE, &key, &letter) };
             self.office.publisher.publish(&letter).await?;
         }
         self.ack().await
@@ -252,6 +261,17 @@ mod tests {
         assert_eq!(origin(&from("tenant-a"), None).user.as_deref(), Some("tenant-a"));
         let anonymous = BasicProperties::default().with_headers(headers.clone());
         assert_eq!((origin(&anonymous, Some("fleet")).user, origin(&anonymous, None).user), (None, None));
+    }
+
+    #[test]
+    fn a_message_of_ours_says_since_when_it_waits_and_nobody_elses_does() {
+        let due = table(&[(DUE_HEADER, AMQPValue::LongLongInt(5_000))]);
+        let of = |user: &str| BasicProperties::default().with_headers(due.clone()).with_user_id(user.into());
+        assert_eq!(waited(&of("fleet"), Some("fleet"), 7_500), Some(Duration::from_millis(2_500)));
+        assert_eq!(waited(&of("fleet"), Some("fleet"), 4_000), Some(Duration::ZERO), "another clock that is ahead");
+        assert_eq!(waited(&of("tenant-a"), Some("fleet"), 7_500), None);
+        assert_eq!(waited(&BasicProperties::default().with_headers(due.clone()), None, 7_500), None);
+        assert_eq!(waited(&BasicProperties::default(), Some("fleet"), 7_500), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::topology::Topology;
 use super::version::{OLDEST, Server};
 use super::wire::{self, Address, Tap};
 use crate::broker::BrokerError;
+use crate::observe::Observer;
 use futures::StreamExt;
 use lapin::tcp::AsyncTcpStream;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
@@ -115,10 +116,11 @@ impl Live {
 
 impl Link {
     /// Starts to connect.
-    pub(super) fn start(role: Role, settings: RabbitSettings) -> Self {
+    pub(super) fn start(role: Role, settings: RabbitSettings, observer: Arc<dyn Observer>) -> Self {
         let (sender, state) = watch::channel(State::Away("not connected yet".into()));
         let declare = Arc::new(Notify::new());
-        let keeper = Keeper { role, topology: Topology::from(&settings), settings, declare: declare.clone(), made: 0 };
+        let topology = Topology::from(&settings);
+        let keeper = Keeper { role, topology, settings, declare: declare.clone(), observer, made: 0 };
         let task = tokio::spawn(keeper.keep(sender));
         Self { state, declare, task }
     }
@@ -181,6 +183,7 @@ struct Keeper {
     settings: RabbitSettings,
     topology: Topology,
     declare: Arc<Notify>,
+    observer: Arc<dyn Observer>,
     /// Connections so far.
     made: u64,
 }
@@ -197,8 +200,10 @@ impl Keeper {
                     refusals = 0;
                     told.clear();
                     let since = Instant::now();
+                    self.observer.broker_connected(self.role.name());
                     state.send_replace(State::Up(live.clone()));
                     let reason = self.watch_over(&live).await;
+                    self.observer.broker_lost(self.role.name());
                     state.send_replace(State::Away(reason.clone()));
                     // Whatever state it is in: nobody waits for it any longer.
                     live.tap.cut();

@@ -6,12 +6,14 @@
 use super::fault::Fault;
 use super::link::{Link, Live, Pace};
 use crate::broker::BrokerError;
+use crate::observe::{Observer, Publish};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 /// Messages that are not confirmed, at most; also the channels kept for it. More would only wait on the server's side.
@@ -23,6 +25,8 @@ const TRANSIENT: u8 = 1;
 pub(super) const ATTEMPT_HEADER: &str = "x-attempt";
 /// Who published a message first, when it is now one of the fleet that publishes it again.
 pub(super) const USER_HEADER: &str = "x-narrows-user";
+/// When a message is due, milliseconds since 1970 by the clock of who published it: from then on it waits.
+pub(super) const DUE_HEADER: &str = "x-narrows-due-ms";
 
 /// A message on its way out.
 pub(super) struct Outgoing<'a> {
@@ -35,6 +39,15 @@ pub(super) struct Outgoing<'a> {
     pub user: Option<&'a str>,
     /// It must get into a queue; and survive there.
     pub must_arrive: bool,
+    /// How long it is put off.
+    pub put_off: Duration,
+}
+
+impl<'a> Outgoing<'a> {
+    /// A message that nobody has tried yet, and that must arrive.
+    pub(super) fn first(exchange: &'a str, key: &'a str, body: &'a [u8]) -> Self {
+        Self { exchange, key, body, kind: None, attempt: 1, user: None, must_arrive: true, put_off: Duration::ZERO }
+    }
 }
 
 /// Publishes over one connection, and the ones after it.
@@ -46,6 +59,7 @@ pub(super) struct Publisher {
     idle: Mutex<Vec<Idle>>,
     timeout: Duration,
     max_length: usize,
+    observer: Arc<dyn Observer>,
 }
 
 /// A channel whose messages are all confirmed.
@@ -64,9 +78,15 @@ enum Failed {
 }
 
 impl Publisher {
-    pub(super) fn new(link: Arc<Link>, questions: Arc<Link>, timeout: Duration, max_length: u32) -> Self {
-        let max_length = usize::try_from(max_length).unwrap_or(usize::MAX);
-        Self { link, questions, slots: Semaphore::new(IN_FLIGHT), idle: Mutex::default(), timeout, max_length }
+    pub(super) fn new(
+        link: Arc<Link>,
+        questions: Arc<Link>,
+        timeout: Duration,
+        max_length: u32,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let (slots, max_length) = (Semaphore::new(IN_FLIGHT), usize::try_from(max_length).unwrap_or(usize::MAX));
+        Self { link, questions, slots, idle: Mutex::default(), timeout, max_length, observer }
     }
 
     /// Publishes until it is confirmed, or the time is over.
@@ -83,7 +103,9 @@ impl Publisher {
         loop {
             let live = self.link.live(Some(deadline)).await?;
             live.unblocked(deadline).await?;
-            let failed = match timeout_at(deadline, self.attempt(&live, message)).await {
+            let answered = timeout_at(deadline, self.attempt(&live, message)).await;
+            self.observer.published(answer(&answered));
+            let failed = match answered {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(failed)) => failed,
                 Err(_) => {
@@ -122,7 +144,9 @@ impl Publisher {
         let _slot = self.slots.try_acquire().map_err(|_| busy())?;
         let live = self.link.now().filter(|live| live.takes_messages()).ok_or_else(busy)?;
         let deadline = Instant::now() + self.timeout;
-        match timeout_at(deadline, self.attempt(&live, message)).await {
+        let answered = timeout_at(deadline, self.attempt(&live, message)).await;
+        self.observer.published(answer(&answered));
+        match answered {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Failed::Fault(fault))) => Err(fault.into()),
             Ok(Err(Failed::Returned(_) | Failed::Refused)) | Err(_) => Err(busy()),
@@ -205,9 +229,26 @@ impl Publisher {
     }
 }
 
+/// What became of one try, for whoever counts.
+fn answer(answered: &Result<Result<(), Failed>, Elapsed>) -> Publish {
+    match answered {
+        Ok(Ok(())) => Publish::Confirmed,
+        Ok(Err(Failed::Returned(_))) => Publish::Returned,
+        Ok(Err(Failed::Refused)) => Publish::Refused,
+        Ok(Err(Failed::Fault(_))) | Err(_) => Publish::Failed,
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
 fn properties(message: &Outgoing<'_>, own: Option<&str>) -> BasicProperties {
     let mut headers = FieldTable::default();
     headers.insert(ATTEMPT_HEADER.into(), AMQPValue::LongLongInt(message.attempt.into()));
+    let put_off_ms = i64::try_from(message.put_off.as_millis()).unwrap_or(i64::MAX);
+    headers.insert(DUE_HEADER.into(), AMQPValue::LongLongInt(now_ms().saturating_add(put_off_ms)));
     if let Some(user) = message.user.filter(|user| Some(*user) != own) {
         headers.insert(USER_HEADER.into(), AMQPValue::LongString(user.into()));
     }

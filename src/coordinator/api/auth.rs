@@ -14,8 +14,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::net::SocketAddr;
 
-/// Paths that answer everybody.
-const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
+/// Paths that answer everybody, besides those that nothing stands before at all.
+const PUBLIC: [&str; 2] = ["/readyz", "/openapi.json"];
 /// Longest credentials, bytes.
 const MAX_CREDENTIALS_BYTES: usize = 8 * 1024;
 /// Places at which a bearer token may be cut into id and secret: both may hold dots.

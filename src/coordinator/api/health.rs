@@ -1,12 +1,13 @@
-//! Is it alive, and can it do its work?
+//! Is it alive, can it do its work, and what did it do?
 
 use super::state::Api;
 use crate::broker::Queue;
 use crate::job::JobId;
+use crate::observe::TEXT_FORMAT;
 use crate::store::key::Key;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::time::Duration;
@@ -17,6 +18,11 @@ const LONGEST: Duration = Duration::from_secs(3);
 /// `GET /healthz`: the process answers.
 pub(super) async fn alive() -> Response {
     Json(json!({"alive": true})).into_response()
+}
+
+/// `GET /metrics`: what was counted, for Prometheus.
+pub(super) async fn metrics(State(api): State<Api>) -> Response {
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], (api.metrics)()).into_response()
 }
 
 /// `GET /readyz`: the store and the broker answer, and nobody asked it to stop.

@@ -4,6 +4,7 @@ use super::live::Hub;
 use super::operator::Operator;
 use crate::coordinator::fleet::Fleet;
 use crate::coordinator::settings::CoordinatorSettings;
+use crate::observe::Exposition;
 use crate::shutdown::Stop;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -17,6 +18,8 @@ pub(in crate::coordinator) struct Api {
     pub hub: Hub,
     /// Ends event streams.
     pub stop: Stop,
+    /// What `/metrics` shows.
+    pub metrics: Exposition,
     pub(super) requests: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
 }
@@ -29,8 +32,13 @@ impl Api {
             operator: operator.map(Arc::new),
             hub,
             stop,
+            metrics: Arc::new(String::new),
             requests: Arc::new(Semaphore::new(settings.max_requests)),
             streams: Arc::new(Semaphore::new(settings.max_streams)),
         }
+    }
+
+    pub fn with_metrics(self, metrics: Exposition) -> Self {
+        Self { metrics, ..self }
     }
 }

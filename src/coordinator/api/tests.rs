@@ -15,7 +15,9 @@ use crate::store::key::Key;
 use crate::tenant::Secret;
 use client::Client;
 use serde_json::json;
+use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// A coordinator that answers requests, of a fleet whose events are taken in by the test itself.
@@ -25,6 +27,8 @@ struct Server {
     globex: Client,
     operator: Client,
     nobody: Client,
+    /// The right to be worked on.
+    requests: Arc<Semaphore>,
     stopper: Stopper,
     serving: JoinHandle<()>,
 }
@@ -40,12 +44,13 @@ impl Server {
         let (stopper, stop) = shutdown::channel();
         let operator = Operator::new("ops".into(), &Secret::new(SECRET.as_bytes()).unwrap());
         let hub = Hub::new();
-        tokio::spawn(hub.clone().run(std::sync::Arc::new(site.broker.clone()), stop.clone()));
+        tokio::spawn(hub.clone().run(Arc::new(site.broker.clone()), stop.clone()));
         let api = Api::new(site.fleet.clone(), &settings(), Some(operator), hub.clone(), stop.clone());
+        let (api, requests) = (api.clone().with_metrics(Arc::new(|| "narrows_x 1\n".to_string())), api.requests.clone());
         let serving = tokio::spawn(serve(listener, router(api), settings(), stop));
         let client = |id: &str| Client::basic(address, id, SECRET);
         let (acme, globex, operator) = (client("ak-acme"), client("ak-globex"), client("ops"));
-        Self { site, acme, globex, operator, nobody: Client::new(address), stopper, serving }
+        Self { site, acme, globex, operator, nobody: Client::new(address), requests, stopper, serving }
     }
 
     async fn stop(self) {
@@ -238,6 +243,20 @@ async fn a_frozen_tenant_starts_nothing_new_and_reads_why() {
     assert_eq!(again["was_frozen"], false);
     server.acme.post("/v1/jobs", &document("")).await.must("/v1/jobs", 202);
     assert_eq!(server.site.fleet.stores.work().size(&Key::frozen("acme")).await.unwrap(), None);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_runs_the_coordinator_is_answered_however_many_requests_there_are() {
+    let server = Server::start().await;
+    let all = u32::try_from(server.requests.available_permits()).unwrap();
+    let held = server.requests.clone().try_acquire_many_owned(all).unwrap();
+    server.nobody.get("/readyz").await.must("/readyz", 503);
+    server.nobody.get("/healthz").await.must("/healthz", 200);
+    let metrics = server.nobody.get("/metrics").await.must("/metrics", 200);
+    assert_eq!(metrics.header("content-type"), crate::observe::TEXT_FORMAT);
+    drop(held);
+    server.nobody.get("/readyz").await.must("/readyz", 200);
     server.stop().await;
 }
 

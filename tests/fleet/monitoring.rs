@@ -1,0 +1,122 @@
+//! A real Prometheus scrapes a real fleet that does real jobs: every panel of the dashboards and every recorded rule finds data
+//! there. That alerts fire when they should is shown by `tests/monitoring.rs`.
+
+use crate::cluster::{ACME, Cluster, Setup};
+use crate::common::http::Client;
+use crate::common::{Answer, Prometheus, wait_for};
+use crate::media::kept;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Longest wait for a job of this test.
+const ENDS_WITHIN: Duration = Duration::from_secs(120);
+/// A rate needs two samples of a series, and the first of a series is often the first of its kind: with two workers it may
+/// take a few jobs until each kind was seen twice by one of them.
+const MOST_JOBS: usize = 8;
+
+fn folder(name: &str) -> Vec<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("helm/narrows/files").join(name);
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// The expressions of every dashboard, with where they stand, as Grafana would send them.
+fn panels() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for path in folder("dashboards") {
+        let dashboard: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for panel in dashboard["panels"].as_array().unwrap() {
+            for target in panel["targets"].as_array().unwrap() {
+                let place = format!("{}: {}", dashboard["title"], panel["title"]);
+                found.push((place, target["expr"].as_str().unwrap().replace("$__rate_interval", "2m")));
+            }
+        }
+    }
+    found
+}
+
+/// The names of metrics in an expression that begin like ours.
+fn named(expression: &str) -> BTreeSet<String> {
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let words = expression.split(|c| !part(c));
+    words.filter(|word| word.split(':').any(|piece| piece.starts_with("narrows_"))).map(str::to_string).collect()
+}
+
+fn job(cluster: &Cluster, id: &str, source: &str, hook: &str) -> Value {
+    json!({
+        "id": id,
+        "tenant": ACME.name,
+        "input": { "uri": source },
+        "output": { "uri": cluster.uri(&format!("out/{id}/")) },
+        "preset": "h264",
+        "set": {
+            "video.rungs": [{ "height": 120, "crf": 35 }, { "height": 80, "crf": 35 }], "video.speed": "ultrafast",
+            "packaging.segment_s": 2, "chunk.grid": "fixed", "chunk.target_s": 2, "chunk.shortest_s": 1,
+        },
+        "callbacks": [{ "url": hook }],
+    })
+}
+
+/// What Prometheus' own checker says of a page of metrics.
+fn complaints(page: &str) -> String {
+    let mut checker = Command::new("promtool");
+    checker.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = checker.spawn().expect("prometheus is installed (make setup)");
+    running.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let ended = running.wait_with_output().unwrap();
+    let said = [ended.stdout, ended.stderr].concat();
+    if ended.status.success() { String::new() } else { format!("{}: {}", ended.status, String::from_utf8_lossy(&said)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_panel_and_every_rule_finds_data_in_a_fleet_that_works() {
+    let setup = Setup { coordinators: 1, slots: 2, ..Setup::default() };
+    let cluster = Cluster::start(&setup);
+    let (workers, coordinators) = cluster.scraped();
+    let prometheus = Prometheus::start(&folder("rules"), &[workers, coordinators].concat());
+    let (hook, source) = (cluster.receiver.url("/hook"), cluster.source("clip.mp4", &kept("bunny-1080p25-12s.mp4")).await);
+    // An endpoint that is not well at first.
+    cluster.receiver.script("/hook", [Answer::status(500), Answer::closed()]);
+    let panels = panels();
+    assert!(panels.len() > 40, "{}", panels.len());
+    let is_empty = |expression: &str| !prometheus.query(expression).iter().any(|value| value.is_finite());
+    let recorded = |rules: &[Value]| -> Vec<(String, String)> {
+        let records = rules.iter().filter(|rule| rule["type"] == "recording");
+        records.map(|rule| ("a rule".into(), rule["name"].as_str().unwrap().to_string())).collect()
+    };
+    let mut missing = Vec::new();
+    for number in 1..=MOST_JOBS {
+        let id = format!("watched-{number}");
+        assert!(cluster.post_job(0, ACME, &job(&cluster, &id, &source, &hook)).status < 300);
+        assert_eq!(cluster.ended(&id, ENDS_WITHIN).await, "completed");
+        let count = number as f64;
+        wait_for("a scrape of the job's end", || {
+            let ended = prometheus.query("sum(narrows_jobs_ended_total{state=\"completed\"})");
+            (ended == [count]).then_some(())
+        });
+        let all = panels.iter().cloned().chain(recorded(&prometheus.rules()));
+        missing = all.filter(|(_, expression)| is_empty(expression)).collect();
+        if missing.is_empty() {
+            break;
+        }
+    }
+    assert!(missing.is_empty(), "nothing is found by these: {missing:#?}");
+    let names: BTreeSet<String> = prometheus.names().into_iter().collect();
+    for rule in prometheus.rules() {
+        assert_eq!((&rule["health"], &rule["lastError"]), (&json!("ok"), &Value::Null), "{rule}");
+        let unknown: Vec<String> = named(rule["query"].as_str().unwrap()).difference(&names).cloned().collect();
+        assert_eq!(unknown, [""; 0], "{}", rule["name"]);
+    }
+    for port in workers.iter().chain(coordinators) {
+        let page = Client::new(*port).get("/metrics").unwrap();
+        assert_eq!(page.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        let text = page.text();
+        assert_eq!(complaints(&text), "");
+        for secret in [ACME.name, "watched-", "127.0.0.1", "out/"] {
+            assert!(!text.contains(secret), "{secret} in\n{text}");
+        }
+    }
+}
