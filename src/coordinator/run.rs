@@ -3,6 +3,7 @@
 use super::api::{self, Api, Hub, Operator};
 use super::clock::now_ms;
 use super::fleet::Fleet;
+use super::progress::Progress;
 use super::project::Partition;
 use super::settings::CoordinatorSettings;
 use super::sweep::Tick;
@@ -24,6 +25,8 @@ pub struct Coordinator {
     /// Delivers callbacks.
     pub callbacks: callback::run::Tools,
     pub operator: Option<Operator>,
+    /// Where it can be seen how it gets on.
+    pub progress: Progress,
 }
 
 /// Why a coordinator ended that nobody asked to.
@@ -59,10 +62,10 @@ impl Coordinator {
     /// # Errors
     /// The broker is gone for good, or refuses.
     pub async fn run(self, listener: TcpListener, mut stop: Stop) -> Result<(), CoordinatorError> {
-        let Self { fleet, settings, callbacks, operator } = self;
+        let Self { fleet, settings, callbacks, operator, progress } = self;
         let mut parts: JoinSet<Result<(), BrokerError>> = JoinSet::new();
         for number in 0..EVENT_PARTITIONS {
-            let partition = Partition::new(fleet.clone(), settings.clone(), number).await?;
+            let partition = Partition::new(fleet.clone(), settings.clone(), number).await?.watched(progress.clone());
             parts.spawn(partition.run(stop.clone()));
         }
         parts.spawn(callback::run::all(callbacks, stop.clone()));

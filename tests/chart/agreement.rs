@@ -2,6 +2,7 @@
 
 use super::helm::{self, Pod, Rendered, with};
 use super::settings::config_of;
+use super::source::constant;
 use narrows::broker::memory::{Bounds, MemoryBroker};
 use narrows::broker::{Broker, Class, Queue};
 use narrows::config::{Config, SAMPLE};
@@ -16,20 +17,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const PROBES: [&str; 3] = ["startupProbe", "livenessProbe", "readinessProbe"];
-
-/// A time that the program has as a constant of its own, from its source: `const NAME: Duration = Duration::from_...(N);`
-fn constant(file: &str, name: &str) -> Duration {
-    let text = std::fs::read_to_string(helm::root().join(file)).unwrap();
-    let line = text.lines().find(|line| line.contains(&format!("const {name}: Duration = Duration::from_")));
-    let line = line.unwrap_or_else(|| panic!("{file}: no constant {name}"));
-    let (unit, number) = line.split("Duration::from_").nth(1).unwrap().split_once('(').unwrap();
-    let number: u64 = number.trim_end_matches(");").replace('_', "").parse().unwrap();
-    match unit {
-        "secs" => Duration::from_secs(number),
-        "millis" => Duration::from_millis(number),
-        other => panic!("{file}: {name}: {other}"),
-    }
-}
 
 fn defaults() -> Config {
     Config::load(None, std::iter::empty()).unwrap()
