@@ -30,7 +30,7 @@ RABBITMQ_SUITES = trixie forky
 BROKER_TESTS = --test broker --test servers
 
 .PHONY: help setup packages players runner garage azurite fake-gcs chart-tools build install demo test storm brokers lint
-.PHONY: bench bench-scale
+.PHONY: bench bench-scale bench-simulate
 .PHONY: bench-fleet exact-table chart-readme clean
 
 help:
@@ -45,6 +45,7 @@ help:
 	@echo 'make bench        speed, bits and quality against one ffmpeg command (about half an hour on two cores)'
 	@echo 'make bench-scale  ten-hour sources: time, bytes read and memory of a probe'
 	@echo 'make bench-fleet  what RabbitMQ and a bucket cost: parts a second, latency, memory, wall time against one process'
+	@echo 'make bench-simulate  fifty jobs on two slots, measured and simulated (some ten minutes on a machine that is quiet)'
 	@echo 'make exact-table  CLIPS=folder: is every clip split frame-exactly? (a Markdown table)'
 	@echo 'make chart-readme  the table of values in helm/narrows/README.md, made of values.yaml'
 	@echo 'make clean        remove everything that was built'
@@ -165,6 +166,9 @@ bench-scale: build packages
 
 bench-fleet: setup
 	$(CARGO) bench --locked --bench fleet -- $(BENCH_ARGS)
+
+bench-simulate: setup
+	$(CARGO) bench --locked --bench capacity
 
 exact-table: build packages
 	@[ -n "$(CLIPS)" ] || { echo 'exact-table: say which folder: make exact-table CLIPS=folder' >&2; exit 2; }

@@ -37,7 +37,7 @@ fn fails(words: &[&str], code: i32, named: &[&str]) {
 }
 
 /// Every command of an operator, with the fewest words it takes.
-const COMMANDS: [&[&str]; 13] = [
+const COMMANDS: [&[&str]; 14] = [
     &["submit"],
     &["status"],
     &["list"],
@@ -51,6 +51,7 @@ const COMMANDS: [&[&str]; 13] = [
     &["doctor"],
     &["man"],
     &["completions"],
+    &["simulate"],
 ];
 
 /// Files of one test.
@@ -110,6 +111,11 @@ fn misuse_is_2_and_names_the_argument() {
         (&["man", "tenant", "melt"], "tenant melt"),
         (&["man", "tenant", "--into", "man1"], "--into"),
         (&["completions", "csh"], "csh"),
+        (&["simulate"], "--jobs"),
+        (&["simulate", "--jobs", "10", "--trace", "jobs.jsonl"], "--trace"),
+        (&["simulate", "--jobs", "10", "--lanes", "1,2"], "--lanes"),
+        (&["simulate", "--jobs", "10", "--tenant", "acme=0"], "--tenant"),
+        (&["simulate", "--jobs", "10", "--scale-start", "5s"], "--scale-to"),
     ];
     for (words, named) in cases {
         fails(words, 2, &[named]);

@@ -3,8 +3,8 @@
 //! What is decided is decided by the worker's own code: which queue is served next by [`crate::worker::lanes`], what a finished
 //! part releases by [`crate::reconcile`] on plans of [`crate::plan`], whether a job may start by [`crate::tenant::Quota`], what
 //! becomes of a part that crashed by [`crate::worker::of_part`]. What takes time is what is assumed: the costs of parts
-//! ([`Costs`]), measured or given. Neither a clock nor chance: the same jobs and the same seed give the same report, to the
-//! last digit.
+//! ([`Costs`]), measured or given. No clock, and no chance but a seed's: the same jobs and the same seed give the same report, to
+//! the last digit.
 //!
 //! Left out: outages of broker and store, workers that are killed, coordinators (they are never what a fleet waits for), and
 //! that a machine's slots slow each other down beyond what the measured costs hold already.

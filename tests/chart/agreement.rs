@@ -7,6 +7,7 @@ use narrows::broker::memory::{Bounds, MemoryBroker};
 use narrows::broker::{Broker, Class, Queue};
 use narrows::config::{Config, SAMPLE};
 use narrows::job::Lane;
+use narrows::simulate::scaling;
 use narrows::store::{Store, Stores};
 use narrows::worker::health::{self, Health, LONGEST_SILENCE};
 use serde_json::{Value, json};
@@ -188,6 +189,16 @@ fn a_pool_is_scaled_by_the_queues_that_it_takes_from() {
     }
     let behaviour = &spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"];
     assert_eq!(behaviour["scaleDown"]["stabilizationWindowSeconds"], 600);
+    // What is simulated is what the chart asks for.
+    let policies = |percent: usize, workers: usize, every_s: u64| {
+        json!([
+            { "type": "Percent", "value": percent, "periodSeconds": every_s },
+            { "type": "Pods", "value": workers, "periodSeconds": every_s },
+        ])
+    };
+    let (up, down) = (&behaviour["scaleUp"]["policies"], &behaviour["scaleDown"]["policies"]);
+    assert_eq!(*up, policies(scaling::UP_PERCENT, scaling::UP_WORKERS, scaling::UP_EVERY_S));
+    assert_eq!(*down, policies(scaling::DOWN_PERCENT, scaling::DOWN_WORKERS, scaling::DOWN_EVERY_S));
     let gpu = with(&json!({
         "keda": { "enabled": true },
         "workers": { "nvenc": { "enabled": true, "autoscaling": { "enabled": true, "messagesPerPod": 6 } } },

@@ -48,7 +48,7 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     let fine = verify(&installed);
     assert!(fine.status.success() && fine.stderr.is_empty(), "{}: {}", fine.status, said(&fine.stderr));
     for (right, wrong, named) in [
-        ("KillMode=mixed", "KillMode=gently", "KillMode"),
+        ("KillMode=mixed", "KillMode=gently", "gently"),
         ("ExecStart=", "ExecStart=/nowhere", "not executable"),
         ("man:narrows-worker(1)", "man:narrows-walker(1)", "narrows-walker"),
     ] {

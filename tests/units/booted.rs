@@ -1,15 +1,18 @@
 //! The installed units under the real systemd, which runs as the first process of namespaces of its own (`boot`): what they
 //! promise holds behind every restriction that they ask for.
 
-use super::common::server::{descendants, started_at};
+use super::common::server::{descendants, started_at, until};
 use super::common::{Home, RabbitNode, Server, free_port, wait_for};
 use super::installed::{does, install, run, said};
 use super::media::Clip;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 const BOOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/units/boot");
+/// Longest wait for what a fleet does, on a machine that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(200);
 /// Of every unit here: where it writes, what it logs, and a watchdog that need not be waited for.
 const OF_THE_TEST: &str = "[Service]\nReadWritePaths=/srv\nStandardOutput=append:/run/%n.log\nStandardError=append:/run/%n.log\n\
                            Environment=NARROWS_LOG__LEVEL=narrows=info,warn\nWatchdogSec=3\nRestartSec=100ms\n";
@@ -17,6 +20,8 @@ const OF_THE_TEST: &str = "[Service]\nReadWritePaths=/srv\nStandardOutput=append
 const DOCTOR: &str = "[Service]\nType=oneshot\nRestart=no\nExecStart=\n\
                       ExecStart=/usr/local/bin/narrows doctor --config /etc/narrows/fleet.toml --json\n\
                       StandardOutput=truncate:/run/doctor.json\n";
+/// Drop-ins of all folders are read in the order of their names.
+const LAST: &str = "zz-doctor.conf";
 /// A kernel that has no Landlock answers as this does.
 const NO_LANDLOCK: &str = "SystemCallFilter=~landlock_create_ruleset landlock_add_rule landlock_restrict_self\n";
 /// What the unit's own comment says for such a kernel.
@@ -97,7 +102,7 @@ impl Machine {
     fn doctor(&self, lines: &str) -> Vec<(String, bool, String)> {
         let folder = self.path("run/units/narrows-worker@doctor.service.d");
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("doctor.conf"), format!("{DOCTOR}{lines}")).unwrap();
+        std::fs::write(folder.join(LAST), format!("{DOCTOR}{lines}")).unwrap();
         self.manages(&["daemon-reload"]);
         // It ends unhappily: nobody listens where the broker should be.
         self.systemctl(&["start", "narrows-worker@doctor"]);
@@ -118,6 +123,18 @@ impl Machine {
             words.split(|byte| *byte == 0).nth(1) == Some(b"child")
         };
         descendants(self.pid).into_keys().filter(is_child).filter(|pid| started_at(*pid).is_some()).collect()
+    }
+
+    /// Looks again and again until there is something; nothing in time is a failed test, with what was said.
+    #[track_caller]
+    fn wait_for<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
+        until(PATIENCE, look).unwrap_or_else(|| {
+            let logs = std::fs::read_dir(self.path("run")).into_iter().flatten().flatten().map(|entry| entry.path());
+            let logs = logs.filter(|path| path.extension().is_some_and(|kind| kind == "log"));
+            let all: Vec<String> = logs.map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect();
+            let files = does(Command::new("find").arg(self.home.join("srv")).args(["-type", "f", "-printf", "%TT %u %p\\n"]));
+            panic!("{what}: not within {PATIENCE:?}\n{}\n{files}\n{}", all.join("\n---\n"), self.systemd.log())
+        })
     }
 
     /// Parts of a job that are done.
@@ -152,19 +169,26 @@ fn under_systemd_a_stopped_worker_finishes_its_part_and_one_that_hangs_is_starte
     let source = Clip { frames: 250, ..Clip::default() }.make();
     std::fs::copy(source, machine.home.join("srv/media/talk.mp4")).unwrap();
     // Parts of a few seconds.
-    let cut = json!({ "packaging.segment_s": 1, "chunk.grid": "fixed", "chunk.target_s": 2, "chunk.shortest_s": 1, "video.speed": "veryslow" });
-    let job = json!({ "id": "talk", "input": { "uri": "/srv/media/talk.mp4" }, "output": { "uri": "/srv/media/out/" }, "preset": "h265", "set": cut });
+    let set = json!({
+        "packaging.segment_s": 1, "chunk.grid": "fixed", "chunk.target_s": 2, "chunk.shortest_s": 1, "video.speed": "veryslow",
+    });
+    let job = json!({
+        "id": "talk", "preset": "h265", "set": set,
+        "input": { "uri": "/srv/media/talk.mp4" }, "output": { "uri": "/srv/media/out/" },
+    });
     machine.home.write("srv/job.json", job.to_string());
     // Returns when it said that it is ready.
     machine.manages(&["start", "narrows-coordinator", "narrows-worker@1"]);
     assert_eq!(machine.property("narrows-worker@1", "ActiveState"), "active");
-    wait_for("a word of what it does", || {
+    machine.wait_for("a word of what it does", || {
         (machine.property("narrows-worker@1", "StatusText") == "working, 0 open").then_some(())
     });
 
-    let submit = ["/usr/local/bin/narrows", "submit", "/srv/job.json", "--config", "/etc/narrows/fleet.toml"];
-    does(&mut machine.command(&submit));
-    let (child, before) = wait_for("a chunk that is being encoded", || {
+    // As the services' user: what it writes into the work store they must be able to change.
+    let narrows = ["runuser", "--user", "narrows", "--", "/usr/local/bin/narrows"];
+    let submit = ["submit", "/srv/job.json", "--config", "/etc/narrows/fleet.toml"];
+    does(machine.command(&narrows).args(submit));
+    let (child, before) = machine.wait_for("a chunk that is being encoded", || {
         let child = *machine.children().first()?;
         (machine.done("talk", "encode") > 0).then(|| (child, machine.done("talk", "encode")))
     });
@@ -181,13 +205,13 @@ fn under_systemd_a_stopped_worker_finishes_its_part_and_one_that_hangs_is_starte
     machine.manages(&["start", "narrows-worker@2"]);
     let hangs = machine.property("narrows-worker@2", "MainPID");
     does(&mut machine.command(&["kill", "-STOP", &hangs]));
-    wait_for("the watchdog", || (machine.property("narrows-worker@2", "NRestarts") == "1").then_some(()));
-    wait_for("a worker that is ready again", || {
+    machine.wait_for("the watchdog", || (machine.property("narrows-worker@2", "NRestarts") == "1").then_some(()));
+    machine.wait_for("a worker that is ready again", || {
         let main = machine.property("narrows-worker@2", "MainPID");
         (machine.property("narrows-worker@2", "ActiveState") == "active" && main != hangs).then_some(())
     });
     let report =
-        wait_for("the end of the job", || serde_json::from_str::<Value>(&machine.read("srv/media/out/report.json")).ok());
+        machine.wait_for("the end of the job", || serde_json::from_str::<Value>(&machine.read("srv/media/out/report.json")).ok());
     let attempts = report["chunks"].as_array().unwrap().iter().map(|chunk| chunk["attempt"].as_u64().unwrap());
     assert!(attempts.clone().count() >= 5, "{report}");
     // Of the worker that was stopped nothing came again; of the one that hung, what it held came back, uncounted.
