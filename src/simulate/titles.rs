@@ -2,12 +2,14 @@
 
 use super::Arrival;
 use crate::job::Job;
+use crate::plan::marker::PartId;
 use crate::plan::preset::Preset;
 use crate::plan::time::Rational;
 use crate::plan::{self, Plan};
 use crate::probe::{AudioStream, Clock, Colour, DynamicRange, Interlace, Keyframe, Probe, Scan, VideoStream};
+use crate::reconcile::{Step, reconcile};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 /// Ticks a second of the sources.
@@ -68,11 +70,31 @@ fn title(arrival: &Arrival) -> Result<Title, String> {
     let job = Job::parse(document.to_string().as_bytes()).map_err(|e| e.to_string())?;
     let preset = Preset::built_in(&arrival.preset, &arrival.set).map_err(|e| e.to_string())?;
     let plan = plan::make(&job, &source(arrival), &preset).map_err(|e| e.to_string())?;
+    if !leads_to_the_end(|done, finished| reconcile(Some(&plan), done, finished, u32::MAX)) {
+        let preset = &arrival.preset;
+        return Err(format!("the preset {preset} changes its plan by what it finds on the way, which cannot be simulated"));
+    }
     let video = plan.video.as_ref();
     let chunk_s = |index| video.map_or(0.0, |v| plan::time::seconds(v.chunk_ticks(index), v.source_base));
     let chunks_s: Vec<f64> = (0..video.map_or(0, |v| v.chunks.len())).map(chunk_s).collect();
     let renditions = video.map_or(0, |v| v.rungs.len()) + plan.audio.len();
     Ok(Title { chunks_s, media_s: arrival.media_s, output_s: arrival.media_s * renditions as f64, plan })
+}
+
+/// Is every part done once and the job at its end, when each part is done as soon as it is asked for?
+fn leads_to_the_end(step: impl Fn(&BTreeSet<PartId>, Option<PartId>) -> Step) -> bool {
+    let (mut done, mut asked) = (BTreeSet::new(), vec![PartId::Probe]);
+    while let Some(part) = asked.pop() {
+        if !done.insert(part) {
+            return false;
+        }
+        match step(&done, (part != PartId::Probe).then_some(part)) {
+            Step::Publish(parts) => asked.extend(parts),
+            Step::Wait => {}
+            Step::Finish => return true,
+        }
+    }
+    false
 }
 
 /// A source with one picture and one sound, of constant rates.
@@ -145,5 +167,19 @@ fn source(arrival: &Arrival) -> Probe {
         scan: Scan::Index,
         bytes_read: 0,
         notes: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_goes_round_or_stands_still_does_not_lead_to_the_end() {
+        let package = Step::Publish(vec![PartId::Package]);
+        let ends = |done: &BTreeSet<PartId>, _| if done.contains(&PartId::Package) { Step::Finish } else { package.clone() };
+        assert!(leads_to_the_end(ends));
+        assert!(!leads_to_the_end(|_, _| package.clone()));
+        assert!(!leads_to_the_end(|_, _| Step::Wait));
     }
 }
