@@ -8,7 +8,7 @@ CARGO = cargo
 BUILD_PACKAGES = gcc g++ libc6-dev clang libclang-dev pkg-config meson ninja-build nasm xxd \
 	libavcodec-dev libavformat-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev
 TEST_PACKAGES = $(BUILD_PACKAGES) ffmpeg mediainfo chromium nodejs npm python3 python3-pip python3-venv ca-certificates \
-	rabbitmq-server prometheus
+	rabbitmq-server prometheus systemd man-db zsh fish
 PLAYERS = tests/playback
 AZURITE = tests/azurite
 FAKE_GCS = tests/fake-gcs
@@ -16,6 +16,11 @@ CHART_TOOLS = target/chart
 NEXTEST_VERSION = 0.9.143
 GARAGE_VERSION = 2.5.0
 NARROWS = target/release/narrows
+# Where make install puts things; DESTDIR in front of all of it, for who makes a package.
+DESTDIR =
+PREFIX = /usr/local
+SHARE = $(DESTDIR)$(PREFIX)/share
+UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 DEMO_SOURCE = tests/media/bunny-1080p25-12s.mp4
 DEMO_OUT = demo-out
 BENCH_ARGS =
@@ -24,12 +29,13 @@ STORM_ARGS =
 RABBITMQ_SUITES = trixie forky
 BROKER_TESTS = --test broker --test servers
 
-.PHONY: help setup packages players runner garage azurite fake-gcs chart-tools build demo test storm brokers lint bench bench-scale
-.PHONY: bench-fleet bench-quality exact-table chart-readme clean
+.PHONY: help setup packages players runner garage azurite fake-gcs chart-tools build install demo test storm brokers lint
+.PHONY: bench bench-scale bench-simulate bench-fleet bench-quality exact-table chart-readme clean
 
 help:
 	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players, stores, Helm'
 	@echo 'make build        the program, optimised: $(NARROWS)'
+	@echo 'make install      what was built, its manual, completions and systemd units, under PREFIX ($(PREFIX))'
 	@echo 'make demo         set up, build, transcode the kept clip into $(DEMO_OUT)/'
 	@echo 'make test         set up, then format, lints and every test'
 	@echo 'make storm        1,000 small jobs on a fleet whose processes, broker and store fail all the time (about an hour)'
@@ -39,6 +45,7 @@ help:
 	@echo 'make bench-scale  ten-hour sources: time, bytes read and memory of a probe'
 	@echo 'make bench-fleet  what RabbitMQ and a bucket cost: parts a second, latency, memory, wall time against one process'
 	@echo 'make bench-quality  CLIPS="a.mp4 b.mp4+c.mp4": narrowband against fixed and constant-quality ladders'
+	@echo 'make bench-simulate  fifty jobs on two slots, measured and simulated (some ten minutes on a machine that is quiet)'
 	@echo 'make exact-table  CLIPS=folder: is every clip split frame-exactly? (a Markdown table)'
 	@echo 'make chart-readme  the table of values in helm/narrows/README.md, made of values.yaml'
 	@echo 'make clean        remove everything that was built'
@@ -96,6 +103,27 @@ build:
 	@start=$$(date +%s); $(CARGO) build --release --locked && \
 	echo "build: $(NARROWS) in $$(($$(date +%s) - start)) s"
 
+# Builds nothing, so that root need not: first make build. Starts nothing either, and makes no user: it says what does.
+install:
+	@[ -x $(NARROWS) ] || { echo 'install: there is no $(NARROWS); first make build' >&2; exit 1; }
+	@install -d $(DESTDIR)$(PREFIX)/bin $(UNITS) $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d \
+	  $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d $(SHARE)/doc/narrows
+	@install -m 755 $(NARROWS) $(DESTDIR)$(PREFIX)/bin/narrows
+	@umask 022 && $(NARROWS) man --into $(SHARE)/man/man1 && \
+	$(NARROWS) completions bash >$(SHARE)/bash-completion/completions/narrows && \
+	$(NARROWS) completions zsh >$(SHARE)/zsh/site-functions/_narrows && \
+	$(NARROWS) completions fish >$(SHARE)/fish/vendor_completions.d/narrows.fish && \
+	for unit in systemd/*.service; do \
+	  sed 's|^ExecStart=/usr/local/|ExecStart=$(PREFIX)/|' $$unit >$(UNITS)/$${unit#systemd/} || exit 1; \
+	done
+	@install -m 644 README.md LICENSE src/config/fleet.toml src/config/default.toml $(SHARE)/doc/narrows
+	@install -m 644 systemd/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/narrows.conf
+	@install -m 644 systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/narrows.conf
+	@echo 'install: in $(DESTDIR)$(PREFIX). For the services, with systemd:'
+	@echo '  systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload'
+	@echo '  write /etc/narrows/fleet.toml and ask: narrows check-config /etc/narrows/fleet.toml'
+	@echo '  systemctl enable --now narrows-worker@1 narrows-coordinator'
+
 demo: build
 	@echo 'demo: $(DEMO_SOURCE) -> $(DEMO_OUT)/, preset h265'
 	@start=$$(date +%s); $(NARROWS) transcode $(DEMO_SOURCE) -o $(DEMO_OUT) --preset h265 && \
@@ -142,6 +170,9 @@ bench-fleet: setup
 bench-quality: build packages
 	@[ -n "$(CLIPS)" ] || { echo 'bench-quality: say which clips: make bench-quality CLIPS="a.mp4 b.mp4+c.mp4"' >&2; exit 2; }
 	python3 tests/tools/bench_quality.py --narrows $(NARROWS) $(BENCH_ARGS) $(CLIPS)
+
+bench-simulate: setup
+	$(CARGO) bench --locked --bench capacity
 
 exact-table: build packages
 	@[ -n "$(CLIPS)" ] || { echo 'exact-table: say which folder: make exact-table CLIPS=folder' >&2; exit 2; }

@@ -8,7 +8,7 @@
 //! | F0 | facts: no tokio, no clock, no I/O | `address`, `job`, `tenant`, `probe`, `plan`, `reconcile`, `event`, `usage`, `observe`, `sandbox::protocol`, `quality::picture`, `quality::score`, `quality::error` |
 //! | F1 | edges; they never import each other, but `media` shows its pictures to `quality` | `broker`, `store`, `sandbox`, `media`, `quality`, `shutdown` |
 //! | F2 | stages | `part`, `package`, `callback` |
-//! | F3 | roles | `worker`, `coordinator` |
+//! | F3 | roles, and what they would do | `worker`, `coordinator`, `simulate` |
 //! | F4 | the process | `main`, `cli`, `config`, `telemetry` |
 //!
 //! The architecture page is `src/README.md`.
@@ -36,6 +36,8 @@ pub mod part;
 
 pub mod coordinator;
 pub mod worker;
+
+pub mod simulate;
 
 pub mod cli;
 pub mod config;

@@ -13,7 +13,9 @@ mod room;
 mod settings;
 mod verdict;
 
+pub use intake::OPEN_PER_SLOT;
 pub use settings::WorkerSettings;
+pub use verdict::{Verdict, of_part};
 
 use crate::broker::{BrokerError, Consumer, DeadLetter, Delivery, Queue, Settlement, Topic};
 use crate::event::{Cause, Fact, Failure};
@@ -35,7 +37,6 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
-use verdict::Verdict;
 
 /// Dead letters that are worked on at once.
 const DEAD_PREFETCH: usize = 8;
@@ -46,6 +47,9 @@ const COPY_WAIT: Duration = Duration::from_secs(30);
 
 /// How long a part past its deadline has to end its child, which takes the child's grace of at most a second, and to reap it.
 const LAST_WORDS: Duration = Duration::from_secs(10);
+/// What a delivery may take beside its part: stores and the broker that do not answer are tried again and again, until what
+/// happened to the part is noted and told.
+const ROUND_ABOUT: Duration = Duration::from_secs(15 * 60);
 /// How long the intake has to hand back what was on its way here.
 const INTAKE_GRACE: Duration = Duration::from_millis(500);
 
@@ -60,6 +64,7 @@ enum Order {
 /// A delivery that is being worked on.
 struct Open {
     part: Option<PartMessage>,
+    since: Instant,
     stopper: Stopper,
     /// Further deliveries of the same message: the broker lost sight of us and gave it out again.
     copies: Vec<Delivery>,
@@ -149,7 +154,7 @@ impl Worker {
                     }
                 }
             }
-            self.health.beat(self.open.len());
+            self.health.beat(self.open.len(), self.stuck(Instant::now()));
             if self.leaving != Leaving::No {
                 taker_stop.0.stop();
                 // What is dropped goes back into its queue.
@@ -198,7 +203,7 @@ impl Worker {
         let (tools, settings) = (self.tools.clone(), self.settings.clone());
         let work = Work { tools, settings, delivery, spent: Spent::default(), began: Instant::now() };
         let task = self.running.spawn(work.done(order, slot, stop));
-        self.open.insert(task.id(), Open { part, stopper, copies: Vec::new(), _permit: permit });
+        self.open.insert(task.id(), Open { part, since: Instant::now(), stopper, copies: Vec::new(), _permit: permit });
     }
 
     /// Settles the copies of what has ended.
@@ -274,6 +279,12 @@ impl Worker {
             Leaving::No | Leaving::Gone => Instant::now(),
             Leaving::Finishing { until } | Leaving::Stopping { until } => until,
         }
+    }
+
+    /// Deliveries that are open for longer than anything about them may take: their tasks hang.
+    fn stuck(&self, now: Instant) -> usize {
+        let longest = self.settings.part_deadline + LAST_WORDS + ROUND_ABOUT;
+        self.open.values().filter(|open| now.saturating_duration_since(open.since) > longest).count()
     }
 
     fn has_left(&self) -> bool {

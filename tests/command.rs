@@ -37,7 +37,7 @@ fn fails(words: &[&str], code: i32, named: &[&str]) {
 }
 
 /// Every command of an operator, with the fewest words it takes.
-const COMMANDS: [&[&str]; 11] = [
+const COMMANDS: [&[&str]; 14] = [
     &["submit"],
     &["status"],
     &["list"],
@@ -49,6 +49,9 @@ const COMMANDS: [&[&str]; 11] = [
     &["tenant"],
     &["check-config"],
     &["doctor"],
+    &["man"],
+    &["completions"],
+    &["simulate"],
 ];
 
 /// Files of one test.
@@ -105,6 +108,14 @@ fn misuse_is_2_and_names_the_argument() {
         (&["tenant", "melt", "acme"], "melt"),
         (&["check-config"], "<FILE>"),
         (&["doctor", "fleet.toml"], "fleet.toml"),
+        (&["man", "tenant", "melt"], "tenant melt"),
+        (&["man", "tenant", "--into", "man1"], "--into"),
+        (&["completions", "csh"], "csh"),
+        (&["simulate"], "--jobs"),
+        (&["simulate", "--jobs", "10", "--trace", "jobs.jsonl"], "--trace"),
+        (&["simulate", "--jobs", "10", "--lanes", "1,2"], "--lanes"),
+        (&["simulate", "--jobs", "10", "--tenant", "acme=0"], "--tenant"),
+        (&["simulate", "--jobs", "10", "--scale-start", "5s"], "--scale-to"),
     ];
     for (words, named) in cases {
         fails(words, 2, &[named]);

@@ -1,13 +1,14 @@
 //! `narrows coordinator`: turns what workers tell into what customers see, until it is asked to stop.
 
 use super::exit::{Exit, Failed};
+use super::notify::{self, Said};
 use super::{configure, fleet, runtime};
 use crate::broker::{Broker, BrokerError};
 use crate::callback::guard::SystemResolver;
 use crate::callback::{TenantCallbacks, run as callbacks};
 use crate::config::Config;
 use crate::coordinator::api::Operator;
-use crate::coordinator::{Coordinator, CoordinatorError, Fleet, now_ms};
+use crate::coordinator::{Coordinator, CoordinatorError, Fleet, Progress, now_ms};
 use crate::observe::Observer;
 use crate::shutdown::{self, Signals};
 use crate::telemetry::metrics::{Metrics, Registry, Role};
@@ -50,18 +51,23 @@ async fn work(config: &Config) -> Result<Exit, Failed> {
         signal = signals.next() => return Err(Exit::Signalled(signal).because("stopped before it was connected")),
     };
     let (stopper, stop) = shutdown::channel();
+    let progress = coordinator.progress.clone();
     let mut running = tokio::spawn(coordinator.run(listener, stop));
+    notify::ready();
+    let telling = tokio::spawn(notify::keep_telling(move || said(&progress)));
     let mut asked = None;
     let ended = loop {
         tokio::select! {
             ended = &mut running => break ended,
             signal = signals.next() => {
                 tracing::info!(?signal, "asked to stop");
+                notify::stopping();
                 stopper.stop();
                 asked = asked.map_or(Some((signal, 1)), |(_, times)| Some((signal, times + 1)));
             }
         }
     };
+    telling.abort();
     match (ended, asked) {
         (Err(panic), _) => Err(Exit::Internal.because(format!("the coordinator ended in a panic: {panic}"))),
         (Ok(Err(error)), _) => Err(broken(error)),
@@ -69,6 +75,13 @@ async fn work(config: &Config) -> Result<Exit, Failed> {
             Err(Exit::Signalled(signal).because("asked twice: what was in hand comes again to another coordinator"))
         }
         (Ok(Ok(())), _) => Ok(Exit::Done),
+    }
+}
+
+fn said(progress: &Progress) -> Said {
+    match progress.hanging() {
+        None => Said { is_alive: true, status: format!("working, {} partitions busy", progress.busy()) },
+        Some(partition) => Said { is_alive: false, status: format!("partition {partition} hangs") },
     }
 }
 
@@ -94,7 +107,8 @@ async fn open(config: &Config) -> Result<(Coordinator, TcpListener), Failed> {
         observer,
     };
     let (settings, metrics) = (config.coordinator.clone(), Metrics::exposition(metrics));
-    let coordinator = Coordinator { fleet, settings, callbacks, operator, metrics };
+    let progress = Progress::default();
+    let coordinator = Coordinator { fleet, settings, callbacks, operator, metrics, progress };
     let listener = coordinator.listen().await.map_err(broken)?;
     let address = listener.local_addr().map_err(|e| Exit::Internal.because(e))?;
     tracing::info!(%address, "requests are answered");

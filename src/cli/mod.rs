@@ -3,6 +3,7 @@
 mod cancel;
 mod check_config;
 pub mod child;
+mod completions;
 mod confirm;
 mod coordinator;
 mod doctor;
@@ -12,14 +13,17 @@ mod folder;
 mod follow;
 mod list;
 mod local;
+mod man;
 mod measure;
 mod meter;
+mod notify;
 mod presets;
 mod probe;
 mod purge;
 mod replay;
 mod rows;
 mod scratch;
+mod simulate;
 mod status;
 mod submit;
 mod table;
@@ -56,9 +60,12 @@ const EXAMPLES: &str = "Examples:
 Exit codes: 0 done; 2 misuse; 3 the job that was waited for was canceled; 64 configuration, preset or job; 65 the media; 70 our
 fault; 130 interrupted; 143 terminated.";
 
+/// What the program is called.
+const NAME: &str = "narrows";
+
 /// Video in, a frame-exact ladder out: encoded in parallel, inside a jail.
 #[derive(Parser)]
-#[command(name = "narrows", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = NAME, version, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -100,6 +107,12 @@ enum Command {
     CheckConfig(check_config::Args),
     /// See whether everything that the fleet needs works from here.
     Doctor(doctor::Args),
+    /// Say what a fleet would do with jobs to come, and what that would cost.
+    Simulate(simulate::Args),
+    /// Print a page of the manual, or write all of them.
+    Man(man::Args),
+    /// Print what a shell needs to complete the command line.
+    Completions(completions::Args),
 }
 
 /// Runs the program.
@@ -132,6 +145,9 @@ pub fn run() -> ExitCode {
         Command::Tenant(args) => tenant::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
+        Command::Man(args) => man::run(&args),
+        Command::Completions(args) => completions::run(&args),
     };
     match result {
         Ok(exit) => exit.into(),

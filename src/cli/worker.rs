@@ -1,6 +1,7 @@
 //! `narrows worker`: takes work off the broker's queues until it is asked to stop.
 
 use super::exit::{Exit, Failed};
+use super::notify::{self, Said};
 use super::{configure, fleet, local, runtime};
 use crate::broker::{Broker, BrokerError};
 use crate::config::Config;
@@ -73,19 +74,24 @@ async fn work(config: &Config, scratch: PathBuf) -> Result<Exit, Failed> {
         let (health, broker, stores) = (worker.health(), tools.broker.clone(), tools.stores.clone());
         tokio::spawn(health::serve(listener, health::Pages { health, broker, stores, metrics }, pages_stop))
     });
+    let health = worker.health();
     let mut running = tokio::spawn(worker.run(stop));
+    notify::ready();
+    let telling = tokio::spawn(notify::keep_telling(move || Said { is_alive: health.is_alive(), status: health.in_words() }));
     let mut asked = None;
     let ended = loop {
         tokio::select! {
             ended = &mut running => break ended,
             signal = signals.next() => {
                 tracing::info!(?signal, "asked to stop");
+                notify::stopping();
                 stopper.stop();
                 asked = asked.map_or(Some((signal, 1)), |(_, times)| Some((signal, times + 1)));
             }
         }
     };
-    // Until now it could be asked whether the worker is still alive.
+    // Until now it was said, and could be asked, whether the worker is still alive.
+    telling.abort();
     pages.stop();
     if let Some(serving) = serving {
         serving.abort();
@@ -165,7 +171,8 @@ fn tools(config: &Config, broker: Arc<dyn Broker>, stores: Stores, scratch: Path
     Ok(tools.with_tenants(fleet::tenants(config, false)?).with_callbacks(config.callbacks.clone()))
 }
 
-fn settings(config: &Config) -> WorkerSettings {
+/// How a worker is set up by this configuration.
+pub(super) fn settings(config: &Config) -> WorkerSettings {
     WorkerSettings {
         name: config.worker.name.clone().unwrap_or_else(own_name),
         slots: local::slots(config),
@@ -181,6 +188,6 @@ fn settings(config: &Config) -> WorkerSettings {
 
 /// Host and process.
 fn own_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}-{}", host.trim(), std::process::id())
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    format!("{}-{}", host.to_string_lossy(), std::process::id())
 }

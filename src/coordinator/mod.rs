@@ -14,6 +14,7 @@ mod debts;
 mod endpoints;
 mod fleet;
 pub mod ops;
+mod progress;
 mod project;
 mod run;
 mod sample;
@@ -30,5 +31,6 @@ mod tests;
 
 pub use clock::now_ms;
 pub use fleet::Fleet;
+pub use progress::Progress;
 pub use run::{Coordinator, CoordinatorError};
 pub use settings::CoordinatorSettings;

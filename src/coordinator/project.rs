@@ -3,6 +3,7 @@
 use super::clock::now_ms;
 use super::count;
 use super::fleet::Fleet;
+use super::progress::Progress;
 use super::settings::CoordinatorSettings;
 use super::sweep::{Sweeper, Tick};
 use super::write::{Writer, Written};
@@ -28,6 +29,8 @@ pub(super) struct Partition {
     settings: CoordinatorSettings,
     consumer: Box<dyn Consumer>,
     sweeper: Sweeper,
+    number: u8,
+    progress: Progress,
 }
 
 /// A delivery as it was understood.
@@ -50,7 +53,13 @@ impl Partition {
     pub async fn new(fleet: Fleet, settings: CoordinatorSettings, number: u8) -> Result<Self, BrokerError> {
         let consumer = fleet.broker.consume(Queue::Events(number), settings.batch_events).await?;
         let sweeper = Sweeper::new(fleet.clone(), &settings, number);
-        Ok(Self { fleet, settings, consumer, sweeper })
+        Ok(Self { fleet, settings, consumer, sweeper, number, progress: Progress::default() })
+    }
+
+    /// The same partition, saying there how it gets on.
+    pub fn watched(mut self, progress: Progress) -> Self {
+        self.sweeper.watched(progress.clone());
+        Self { progress, ..self }
     }
 
     /// Works until asked to stop. What is in hand then goes back into the queue.
@@ -65,10 +74,11 @@ impl Partition {
                 batch = batch(&mut *self.consumer, &self.settings) => batch?,
             };
             let asked = stop.clone();
+            self.progress.step(self.number);
             tokio::select! {
                 biased;
                 () = stop.at_once() => return Ok(()),
-                () = self.handle(batch, asked) => {}
+                () = self.handle(batch, asked) => self.progress.rest(self.number),
             }
         }
     }
@@ -92,8 +102,8 @@ impl Partition {
                 }
             }
         }
-        let fleet = &self.fleet;
-        let taken = jobs.into_iter().map(|(job, facts)| take(fleet, job, facts, stop.clone()));
+        let (fleet, step) = (&self.fleet, || self.progress.step(self.number));
+        let taken = jobs.into_iter().map(|(job, facts)| take(fleet, job, facts, stop.clone(), &step));
         let mut taken = stream::iter(taken).buffer_unordered(JOBS_AT_ONCE);
         while let Some((job, written)) = taken.next().await {
             if let Some(projection) = written.and_then(|w| w.projection) {
@@ -128,7 +138,7 @@ impl Partition {
 
 /// Takes in facts of one job, again and again until it works: nothing after them could be taken in before. Asked to
 /// stop, it leaves them to another coordinator.
-async fn take(fleet: &Fleet, job: JobId, facts: Facts, mut stop: Stop) -> (JobId, Option<Written>) {
+async fn take(fleet: &Fleet, job: JobId, facts: Facts, mut stop: Stop, step: &(impl Fn() + Sync)) -> (JobId, Option<Written>) {
     let writer = Writer { fleet, job: &job };
     let (mut wait, mut is_repeated) = (FIRST_WAIT, facts.is_repeated);
     let written = loop {
@@ -136,6 +146,7 @@ async fn take(fleet: &Fleet, job: JobId, facts: Facts, mut stop: Stop) -> (JobId
             Ok(written) => break written,
             Err(error) => tracing::warn!(%job, %error, "facts could not be taken in; again"),
         }
+        step();
         // What was done of it is not known.
         is_repeated = true;
         tokio::select! {
@@ -147,6 +158,7 @@ async fn take(fleet: &Fleet, job: JobId, facts: Facts, mut stop: Stop) -> (JobId
     for delivery in facts.deliveries {
         settled(delivery.ack().await);
     }
+    step();
     (job, Some(written))
 }
 

@@ -3,6 +3,7 @@
 use super::api::{self, Api, Hub, Operator};
 use super::clock::now_ms;
 use super::fleet::Fleet;
+use super::progress::Progress;
 use super::project::Partition;
 use super::sample;
 use super::settings::CoordinatorSettings;
@@ -34,6 +35,8 @@ pub struct Coordinator {
     pub operator: Option<Operator>,
     /// What `/metrics` shows.
     pub metrics: Exposition,
+    /// Where it can be seen how it gets on.
+    pub progress: Progress,
 }
 
 /// Why a coordinator ended that nobody asked to.
@@ -102,10 +105,10 @@ impl Coordinator {
 
     /// Starts everything.
     async fn start(self, listener: TcpListener, stop: &Stop) -> Result<Parts, CoordinatorError> {
-        let Self { fleet, settings, callbacks, operator, metrics } = self;
+        let Self { fleet, settings, callbacks, operator, metrics, progress } = self;
         let mut parts = Parts::default();
         for number in 0..EVENT_PARTITIONS {
-            let partition = Partition::new(fleet.clone(), settings.clone(), number).await?;
+            let partition = Partition::new(fleet.clone(), settings.clone(), number).await?.watched(progress.clone());
             parts.spawn(&format!("events {number}"), partition.run(stop.clone()));
         }
         let sampling = sample::run(fleet.clone(), callbacks.clone(), settings.sweep_every(), stop.clone());

@@ -8,6 +8,7 @@
 use super::clock::now_ms;
 use super::debts;
 use super::fleet::Fleet;
+use super::progress::Progress;
 use super::settings::CoordinatorSettings;
 use super::write::{WriteError, Writer};
 use crate::broker::{Class, Queue};
@@ -70,6 +71,7 @@ pub(super) struct Sweeper {
     /// When it last looked at what has ended, which is not as pressing.
     last_settling_ms: u64,
     watched: HashMap<JobId, Watched>,
+    progress: Progress,
 }
 
 impl Sweeper {
@@ -83,7 +85,13 @@ impl Sweeper {
             last_ms: 0,
             last_settling_ms: 0,
             watched: HashMap::new(),
+            progress: Progress::default(),
         }
+    }
+
+    /// From now on says there that it gets on.
+    pub fn watched(&mut self, progress: Progress) {
+        self.progress = progress;
     }
 
     /// Facts of a job came in.
@@ -136,12 +144,14 @@ impl Sweeper {
     async fn look_through(&mut self, folder: &str, now_ms: u64, seen: &mut BTreeSet<JobId>) -> Result<(), WriteError> {
         let mut after = None;
         loop {
+            self.progress.step(self.partition);
             let page = self.fleet.stores.work().list_after(folder, after.as_deref(), OPEN_AT_A_TIME).await?;
             let is_last = page.len() < OPEN_AT_A_TIME;
             after = page.last().cloned();
             let ours = |(_, job): &(String, JobId)| self.is_ours(job);
             let jobs: Vec<_> = page.iter().filter_map(|path| Key::of_looked_after(path)).filter(ours).collect();
             for (tenant, job) in jobs {
+                self.progress.step(self.partition);
                 if self.watched.get(&job).is_none_or(|watched| watched.due_ms <= now_ms)
                     && let Err(error) = self.visit(&tenant, &job, now_ms).await
                 {
@@ -313,6 +323,7 @@ impl Sweeper {
         let free = most_active.saturating_sub(open.len() - jobs.len());
         waiting.sort();
         for (at, job) in waiting.into_iter().take(free.min(MOST_STARTED)) {
+            self.progress.step(self.partition);
             // It is being accepted at this moment; whoever does that says so when it is done.
             let Some(accepted) = work.get_json::<Accepted>(&Key::job(&job)).await? else { continue };
             self.publish(&job, accepted.job.lane, &[PartId::Probe]).await?;

@@ -2,7 +2,7 @@ use super::fixture::{START_MS, Site, completed, event, id, kinds, part, settings
 use super::project::Partition;
 use super::sweep::Sweeper;
 use super::write::Writer;
-use super::{Coordinator, Fleet, ops};
+use super::{Coordinator, CoordinatorSettings, Fleet, Progress, ops};
 use crate::broker::{Broker, Class, EVENT_PARTITIONS, Queue};
 use crate::callback::EndpointId;
 use crate::callback::cursor::Cursor;
@@ -538,26 +538,31 @@ async fn a_message_that_is_no_event_becomes_a_dead_letter_and_holds_nothing_up()
     assert_eq!(site.broker.depth(Queue::Dead).await.unwrap(), 1);
 }
 
+fn coordinator(site: &Site, settings: CoordinatorSettings) -> Coordinator {
+    let (fleet, callbacks) = (site.fleet.clone(), site.callbacks());
+    let (metrics, progress) = (Arc::new(String::new), Progress::default());
+    Coordinator { fleet, settings, callbacks, operator: None, metrics, progress }
+}
+
 #[tokio::test]
-async fn a_coordinator_ends_in_order_when_it_is_asked_to() {
+async fn a_coordinator_says_what_it_has_in_hand_and_ends_in_order_when_it_is_asked_to() {
     let site = Site::new();
-    let coordinator = Coordinator {
-        fleet: site.fleet.clone(),
-        settings: settings(),
-        callbacks: site.callbacks(),
-        operator: None,
-        metrics: Arc::new(String::new),
-    };
+    let coordinator = coordinator(&site, settings());
+    let progress = coordinator.progress.clone();
     let listener = coordinator.listen().await.unwrap();
     let (stopper, stop) = shutdown::channel();
     let running = tokio::spawn(coordinator.run(listener, stop));
     site.accept("talk").await;
     site.tell(&whole_job(&id("talk"))).await;
+    let mut busy = 0;
     while site.broker.unsettled(Queue::events_of("talk")) > 0 {
+        busy = busy.max(progress.busy());
         tokio::task::yield_now().await;
     }
+    assert_eq!((busy, progress.hanging()), (1, None), "the partition of its one job");
     stopper.stop();
     tokio::time::timeout(Duration::from_secs(10), running).await.expect("it ends").unwrap().unwrap();
+    assert_eq!(progress.busy(), 0);
     assert!(site.recorded(&id("talk")).await.last().unwrap().is_last());
 }
 
@@ -566,13 +571,6 @@ async fn without_access_keys_nobody_listens_where_others_can_reach_it() {
     let site = Site::of(crate::tenant::Tenants::new(&Default::default(), Default::default()).unwrap());
     let mut settings = settings();
     settings.listen = "0.0.0.0:0".parse().unwrap();
-    let coordinator = Coordinator {
-        fleet: site.fleet.clone(),
-        settings,
-        callbacks: site.callbacks(),
-        operator: None,
-        metrics: Arc::new(String::new),
-    };
-    let refused = coordinator.listen().await.unwrap_err().to_string();
+    let refused = coordinator(&site, settings).listen().await.unwrap_err().to_string();
     assert!(refused.starts_with("coordinator.listen: 0.0.0.0:0"), "{refused}");
 }

@@ -1,8 +1,8 @@
 //! Is the worker alive, does it take work, and what did it do? Three pages for whoever runs it.
 //!
-//! `/healthz` says that the dispatcher goes round. `/readyz` says that broker and work store answer, that the disk has room,
-//! and that nobody asked to stop. Both only look; what `/readyz` asks of others is remembered for a moment, so that asking
-//! often costs nothing. `/metrics` is what was counted, for Prometheus.
+//! `/healthz` says that the dispatcher goes round and that no delivery is open for longer than it may take. `/readyz` says that
+//! broker and work store answer, that the disk has room, and that nobody asked to stop. Both only look; what `/readyz` asks of
+//! others is remembered for a moment, so that asking often costs nothing. `/metrics` is what was counted, for Prometheus.
 
 use crate::broker::{Broker, Queue};
 use crate::job::JobId;
@@ -41,6 +41,8 @@ struct Inner {
     beat: AtomicU64,
     is_draining: AtomicBool,
     open: AtomicU64,
+    /// Of these, deliveries that should have ended long ago.
+    stuck: AtomicU64,
     shortage: Mutex<Option<String>>,
     asked: tokio::sync::Mutex<Option<(Instant, Vec<String>)>>,
 }
@@ -62,6 +64,7 @@ impl Default for Health {
             beat: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
             open: AtomicU64::new(0),
+            stuck: AtomicU64::new(0),
             shortage: Mutex::default(),
             asked: tokio::sync::Mutex::default(),
         }))
@@ -69,11 +72,12 @@ impl Default for Health {
 }
 
 impl Health {
-    /// The dispatcher goes round with so many deliveries open.
-    pub(super) fn beat(&self, open: usize) {
+    /// The dispatcher goes round with so many deliveries open, and so many of them for longer than they may take.
+    pub(super) fn beat(&self, open: usize, stuck: usize) {
         let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.beat.store(now, Ordering::Relaxed);
         self.0.open.store(open as u64, Ordering::Relaxed);
+        self.0.stuck.store(stuck as u64, Ordering::Relaxed);
     }
 
     pub(super) fn drain(&self) {
@@ -84,14 +88,32 @@ impl Health {
         *self.0.shortage.lock().unwrap_or_else(PoisonError::into_inner) = shortage;
     }
 
-    /// Has the dispatcher gone round lately?
+    /// Does it get on with its work?
     pub fn is_alive(&self) -> bool {
-        self.was_alive(Instant::now())
+        self.trouble().is_none()
     }
 
-    fn was_alive(&self, at: Instant) -> bool {
+    /// Why it does not get on and never will, so that only another start helps. An outage of a broker or a store is none.
+    pub fn trouble(&self) -> Option<&'static str> {
+        self.trouble_at(Instant::now())
+    }
+
+    fn trouble_at(&self, at: Instant) -> Option<&'static str> {
         let beat = self.0.started + Duration::from_millis(self.0.beat.load(Ordering::Relaxed));
-        at.saturating_duration_since(beat) < LONGEST_SILENCE
+        if at.saturating_duration_since(beat) >= LONGEST_SILENCE {
+            return Some("the dispatcher hangs");
+        }
+        (self.0.stuck.load(Ordering::Relaxed) > 0).then_some("a delivery is open for longer than it may take")
+    }
+
+    /// What it does, in a few words.
+    pub fn in_words(&self) -> String {
+        let open = self.0.open.load(Ordering::Relaxed);
+        match self.trouble() {
+            Some(trouble) => format!("{open} open; {trouble}"),
+            None if self.0.is_draining.load(Ordering::Relaxed) => format!("draining, {open} open"),
+            None => format!("working, {open} open"),
+        }
     }
 
     /// Does the worker take work, and if not, why?
@@ -100,9 +122,7 @@ impl Health {
         if self.0.is_draining.load(Ordering::Relaxed) {
             because.push("it is draining".into());
         }
-        if !self.is_alive() {
-            because.push("the dispatcher hangs".into());
-        }
+        because.extend(self.trouble().map(String::from));
         because.extend(self.0.shortage.lock().unwrap_or_else(PoisonError::into_inner).clone());
         because.extend(self.others(broker, stores).await);
         Readiness { ready: because.is_empty(), open: self.0.open.load(Ordering::Relaxed), because }
@@ -162,10 +182,10 @@ async fn metrics(State(pages): State<Pages>) -> Response {
 }
 
 async fn alive(State(pages): State<Pages>) -> Response {
-    if pages.health.is_alive() {
-        return (StatusCode::OK, "alive\n").into_response();
+    match pages.health.trouble() {
+        None => (StatusCode::OK, "alive\n").into_response(),
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")).into_response(),
     }
-    (StatusCode::SERVICE_UNAVAILABLE, "the dispatcher hangs\n").into_response()
 }
 
 async fn ready(State(pages): State<Pages>) -> Response {
@@ -201,7 +221,7 @@ mod tests {
         let (stopper, stop) = shutdown::channel();
         let pages = Pages { health: health.clone(), broker, stores, metrics: Arc::new(|| "narrows_x 1\n".to_string()) };
         let server = tokio::spawn(serve(listener, pages, stop));
-        health.beat(1);
+        health.beat(1, 0);
         assert_eq!(page(address, "/metrics").await, (200, "narrows_x 1\n".into()));
         assert_eq!(page(address, "/healthz").await, (200, "alive\n".into()));
         assert_eq!(page(address, "/readyz").await, (200, r#"{"ready":true,"open":1,"because":[]}"#.into()));
@@ -212,6 +232,8 @@ mod tests {
         let (status, body) = page(address, "/readyz").await;
         assert!(status == 503 && body.contains("draining"), "{status} {body}");
         assert_eq!(page(address, "/healthz").await.0, 200, "a worker that drains is alive");
+        health.beat(1, 1);
+        assert_eq!(page(address, "/healthz").await, (503, "a delivery is open for longer than it may take\n".into()));
         stopper.stop();
         server.await.unwrap().unwrap();
     }
@@ -221,10 +243,22 @@ mod tests {
         let health = Health::default();
         let started = health.0.started;
         assert!(health.is_alive());
-        assert!(health.was_alive(started + LONGEST_SILENCE - Duration::from_millis(1)));
-        assert!(!health.was_alive(started + LONGEST_SILENCE));
+        assert_eq!(health.trouble_at(started + LONGEST_SILENCE - Duration::from_millis(1)), None);
+        assert_eq!(health.trouble_at(started + LONGEST_SILENCE), Some("the dispatcher hangs"));
         health.0.beat.store(1000, Ordering::Relaxed);
-        assert!(health.was_alive(started + LONGEST_SILENCE));
+        assert_eq!(health.trouble_at(started + LONGEST_SILENCE), None);
+    }
+
+    #[test]
+    fn what_it_says_of_itself_is_what_it_does() {
+        let health = Health::default();
+        health.beat(2, 0);
+        assert_eq!(health.in_words(), "working, 2 open");
+        health.drain();
+        assert_eq!(health.in_words(), "draining, 2 open");
+        health.beat(2, 1);
+        assert_eq!(health.in_words(), "2 open; a delivery is open for longer than it may take");
+        assert!(!health.is_alive());
     }
 
     #[tokio::test]

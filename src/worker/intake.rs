@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Parts open at once for each slot: one with its child running, one being uploaded.
-const OPEN_PER_SLOT: usize = 2;
+pub const OPEN_PER_SLOT: usize = 2;
 /// How often a full disk is looked at.
 const ROOM_EVERY: Duration = Duration::from_secs(2);
 /// How long to wait after a broker that failed without saying that it is for good.

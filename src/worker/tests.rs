@@ -1,4 +1,6 @@
 use super::fake::{Act, FRAMES, FakeChildren, Process, Site, id, job};
+use super::settings::fixture::settings;
+use super::{LAST_WORDS, Open, ROUND_ABOUT, Worker};
 use crate::broker::{Broker, Class, Queue};
 use crate::event::{Cause, Fact, Stage, State, rejected_stream};
 use crate::job::Lane;
@@ -307,4 +309,16 @@ async fn the_same_id_with_another_content_is_another_job_and_rejected() {
     let event = third.until_rejected(&serde_json::to_vec(&job("h264")).unwrap()).await;
     assert!(matches!(&event.fact, Fact::JobRejected { path, .. } if path == "id"));
     assert_eq!(resume::look(&third.tools, &accepted(&third).await).await, Ok(Found::Complete), "the first is as it was");
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_open_for_longer_than_it_may_take_is_stuck() {
+    let (site, children) = (Site::new(), FakeChildren::new(|_, _| Act::Work));
+    let mut worker = Worker::new(site.start(&children).tools.clone(), settings());
+    let task = worker.running.spawn(std::future::pending());
+    let ((stopper, _), since) = (shutdown::channel(), tokio::time::Instant::now());
+    worker.open.insert(task.id(), Open { part: None, since, stopper, copies: Vec::new(), _permit: None });
+    let longest = settings().part_deadline + LAST_WORDS + ROUND_ABOUT;
+    assert_eq!(worker.stuck(since + longest), 0);
+    assert_eq!(worker.stuck(since + longest + Duration::from_millis(1)), 1);
 }

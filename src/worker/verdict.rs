@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// What to do with a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// Hand it back untouched: it does not count as an attempt.
     GiveBack,
     /// Later.
@@ -33,7 +33,7 @@ impl Verdict {
 }
 
 /// Of a part, at its attempt number `attempt`, that crashed `crashes` times so far, this time among them.
-pub(super) fn of_part(error: PartError, attempt: u32, crashes: u32, settings: &WorkerSettings) -> Verdict {
+pub fn of_part(error: PartError, attempt: u32, crashes: u32, settings: &WorkerSettings) -> Verdict {
     let again = |reason: String, wait: u32| Verdict::Again { after: settings.wait_after(wait), reason };
     let fail = |message: String| Verdict::Fail(Failure { cause: Cause::Internal, message });
     match error {

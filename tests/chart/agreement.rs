@@ -2,10 +2,12 @@
 
 use super::helm::{self, Pod, Rendered, with};
 use super::settings::config_of;
+use super::source::constant;
 use narrows::broker::memory::{Bounds, MemoryBroker};
 use narrows::broker::{Broker, Class, Queue};
 use narrows::config::{Config, SAMPLE};
 use narrows::job::Lane;
+use narrows::simulate::scaling;
 use narrows::store::{Store, Stores};
 use narrows::worker::health::{self, Health, LONGEST_SILENCE, Pages};
 use serde_json::{Value, json};
@@ -16,20 +18,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const PROBES: [&str; 3] = ["startupProbe", "livenessProbe", "readinessProbe"];
-
-/// A time that the program has as a constant of its own, from its source: `const NAME: Duration = Duration::from_...(N);`
-fn constant(file: &str, name: &str) -> Duration {
-    let text = std::fs::read_to_string(helm::root().join(file)).unwrap();
-    let line = text.lines().find(|line| line.contains(&format!("const {name}: Duration = Duration::from_")));
-    let line = line.unwrap_or_else(|| panic!("{file}: no constant {name}"));
-    let (unit, number) = line.split("Duration::from_").nth(1).unwrap().split_once('(').unwrap();
-    let number: u64 = number.trim_end_matches(");").replace('_', "").parse().unwrap();
-    match unit {
-        "secs" => Duration::from_secs(number),
-        "millis" => Duration::from_millis(number),
-        other => panic!("{file}: {name}: {other}"),
-    }
-}
 
 fn defaults() -> Config {
     Config::load(None, std::iter::empty()).unwrap()
@@ -210,6 +198,16 @@ fn a_pool_is_scaled_by_the_queues_that_it_takes_from() {
     }
     let behaviour = &spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"];
     assert_eq!(behaviour["scaleDown"]["stabilizationWindowSeconds"], 600);
+    // What is simulated is what the chart asks for.
+    let policies = |percent: usize, workers: usize, every_s: u64| {
+        json!([
+            { "type": "Percent", "value": percent, "periodSeconds": every_s },
+            { "type": "Pods", "value": workers, "periodSeconds": every_s },
+        ])
+    };
+    let (up, down) = (&behaviour["scaleUp"]["policies"], &behaviour["scaleDown"]["policies"]);
+    assert_eq!(*up, policies(scaling::UP_PERCENT, scaling::UP_WORKERS, scaling::UP_EVERY_S));
+    assert_eq!(*down, policies(scaling::DOWN_PERCENT, scaling::DOWN_WORKERS, scaling::DOWN_EVERY_S));
     let gpu = with(&json!({
         "keda": { "enabled": true },
         "workers": { "nvenc": { "enabled": true, "autoscaling": { "enabled": true, "messagesPerPod": 6 } } },

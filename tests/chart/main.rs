@@ -11,3 +11,5 @@ mod pods;
 mod refusals;
 mod schema;
 mod settings;
+#[path = "../common/source.rs"]
+mod source;

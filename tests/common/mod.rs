@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod rabbit;
 pub mod receiver;
 pub mod server;
+pub mod source;
 pub mod store_proxy;
 
 pub use azurite::Azurite;
