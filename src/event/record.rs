@@ -147,7 +147,8 @@ impl Projection {
     /// Is this of a stage that has begun already?
     fn has_started(&self, fact: &Fact) -> bool {
         let Fact::StageStarted { stage, .. } = fact else { return false };
-        self.status.stages.get(stage).is_some_and(|stage| stage.started)
+        // A stage of which only later things were told has no size yet.
+        self.status.stages.get(stage).is_some_and(|stage| stage.started && stage.parts > 0)
     }
 
     /// Documents under an id that is no job's yet: each is rejected for itself.

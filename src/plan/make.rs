@@ -18,6 +18,8 @@ const KEYFRAMES_TOLD: usize = 4;
 
 /// Times further from zero than this are damage, seconds: they would not fit 64 bits in every time base.
 const MOST_TIME_S: f64 = 4e9;
+/// Short side under which nothing is probed smaller than it is, pixels: there is little left to see.
+const LEAST_PROBE: u32 = 144;
 /// Longest side of a picture, pixels.
 const LONGEST_SIDE: u32 = 65_536;
 /// Longest title, seconds: a week.
@@ -344,7 +346,11 @@ fn reference(stream: &VideoStream, rules: &VideoRules) -> Rung {
 
 /// The fast encodes by which every chunk is known.
 fn probes(stream: &VideoStream, rules: &VideoRules, wanted: &NarrowbandRules) -> ProbePlan {
-    let (width, height) = ladder::size_within(stream, wanted.probe.short_side);
+    let (display_width, display_height) = ladder::display_size(stream);
+    // A probe in the ladder's own size costs what a rung does.
+    let smaller = display_width.min(display_height) * 2 / 3;
+    let short_side = wanted.probe.short_side.min(smaller.max(LEAST_PROBE));
+    let (width, height) = ladder::size_within(stream, short_side);
     let sized = |crf: &f64| SizedRung {
         name: format!("probe-{crf}"),
         width,

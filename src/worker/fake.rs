@@ -219,7 +219,7 @@ fn proof(pts: i64) -> FrameProof {
     FrameProof { pts, pixels: format!("{pts:016x}") }
 }
 
-/// Every chunk is a little harder than the one before, and has a scene cut a second and a half after it begins.
+/// Every chunk is a little harder than the one before, and a scene begins with the next one.
 fn analyse(task: &AnalyseTask) -> AnalyseReport {
     let Chunk { index, segments, end, .. } = &task.encode.chunk;
     let (from, to) = (segments[0], end.unwrap_or(FRAMES));
@@ -232,7 +232,7 @@ fn analyse(task: &AnalyseTask) -> AnalyseReport {
         frames: (to - from) as u64,
         ticks: (to - from) * task.encode.ticks_per_tick,
         probes: task.crf.iter().enumerate().map(|(n, crf)| probe(n, *crf)).collect(),
-        cuts: vec![SceneCut { at: from + 60, strength: 0.9 }],
+        cuts: vec![SceneCut { at: to, strength: 0.9 }],
         texture: None,
         notes: Vec::new(),
         spent: AnalyseSpent::default(),

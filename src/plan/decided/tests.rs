@@ -130,7 +130,9 @@ fn a_rungs_cap_is_at_most_twice_its_mean_rate() {
 
 #[test]
 fn segments_begin_on_cuts_and_sound_with_them() {
-    let (probe, preset, draft) = drafted("narrowband-h265", stereo());
+    let long = [("chunk.target_s", json!(8)), ("chunk.shortest_s", json!(6)), ("chunk.longest_s", json!(20))];
+    let (probe, preset) = (source(vec![picture()], stereo()), preset("narrowband-h265", &long));
+    let draft = crate::plan::make(&crate::plan::make::tests::job(), &probe, &preset).unwrap();
     let decided = decide_by(&draft, &probe, &preset, &reports(&draft)).unwrap();
     let chunks = &video(&decided.plan).chunks;
     // Half a frame before the frame of the cut.
@@ -162,14 +164,14 @@ fn frames_on_a_clean_clock_keep_the_segments_that_they_may_outrun() {
 }
 
 #[test]
-fn a_small_source_is_probed_at_its_own_size_and_analysed_like_it_is_encoded() {
+fn a_small_source_is_probed_at_two_thirds_of_its_size_and_analysed_like_it_is_encoded() {
     let phone = VideoStream { width: 640, height: 360, rotation: 90, ..picture() };
     let probe = source(vec![phone], Vec::new());
     let preset = preset("narrowband-h264", &[("narrowband.effort", json!("best"))]);
     let draft = crate::plan::make(&crate::plan::make::tests::job(), &probe, &preset).unwrap();
     let task = analyse_task(&draft, &probe, 2, 3);
     let sizes: Vec<(u32, u32)> = task.encode.rungs.iter().map(|rung| (rung.width, rung.height)).collect();
-    assert_eq!((sizes, task.scored_every, task.encode.threads), (vec![(360, 640); 2], 2, 3));
+    assert_eq!((sizes, task.scored_every, task.encode.threads), (vec![(240, 426); 2], 2, 3));
     assert_eq!((task.encode.filters.rotation, task.encode.keyframes.is_empty()), (90, false));
     let told: Vec<&str> = task.encode.rungs.iter().map(|rung| rung.encoder.options["crf"].as_str()).collect();
     assert_eq!(told, task.crf.iter().map(f64::to_string).collect::<Vec<_>>());
@@ -212,14 +214,14 @@ fn a_survey_asks_for_a_second_of_a_few_chunks_in_the_ladders_sizes_and_final_set
     let chosen = video(&plan).narrowband.as_ref().unwrap().calibrations.as_ref().unwrap();
     assert!((2..=4).contains(&chosen.len()), "{chosen:?}");
     for calibration in chosen {
-        assert_eq!((calibration.frames, calibration.rungs.len()), (24, calibration.crf.len()));
+        assert_eq!((calibration.frames, calibration.rungs.len()), (16, calibration.crf.len()));
         let task = calibrate_task(&plan, &probe, calibration, 2);
         let (reference, rungs) = task.encode.rungs.split_first().unwrap();
         assert_eq!((reference.width, reference.height), (1920, 1080));
         assert_eq!(rungs.len(), calibration.rungs.len() + 2, "and the probes");
         assert!(rungs.iter().all(|rung| rung.scale_from.is_none()));
         assert_eq!(rungs[0].encoder.options["preset"], "fast");
-        assert_eq!(rungs.last().unwrap().encoder.options["preset"], "veryfast");
+        assert_eq!(rungs.last().unwrap().encoder.options["preset"], "superfast");
     }
     assert_eq!(surveyed(&draft, &probe, &preset, &[]).unwrap().plan.revision(), Revision::Surveyed, "nothing is known");
 }

@@ -15,7 +15,7 @@ const MOST_PASSED_OVER: u32 = 100;
 /// Two probes nearer than this say little of the slope between them, CRF.
 const LEAST_SPAN_CRF: f64 = 4.0;
 /// Of the pictures whose like is scored in a probe, one in so many is scored in the top rung.
-const VERIFIED_PER_PROBED: u32 = 2;
+const VERIFIED_PER_PROBED: u32 = 3;
 /// Segments outside these are no segments to a player, seconds.
 const SHORTEST_SEGMENT_S: f64 = 0.5;
 const LONGEST_SEGMENT_S: f64 = 12.0;
