@@ -127,9 +127,11 @@ impl Projection {
         let is_open = !self.is_terminal();
         let is_known = self.has_started(fact);
         if is_open && !self.seen.admit(fact) || self.status.apply(event)? == Change::Nothing {
-            // Of a stage that was taken over from its event, the progress that goes with it may not have been written.
-            let told = matches!(fact, Fact::StageStarted { .. }) && is_open;
-            return Ok(told.then(|| self.progress(event)).flatten().into_iter().collect());
+            // Of a stage that was taken over from its event, the progress that goes with it may not have been written; it is
+            // of the time of that event, whenever the fact is told again.
+            let told = matches!(fact, Fact::StageStarted { .. } | Fact::StageCompleted { .. }) && is_open;
+            let then = Event { at_ms: self.updated_ms, ..event.clone() };
+            return Ok(told.then(|| self.progress(&then)).flatten().into_iter().collect());
         }
         self.updated_ms = event.at_ms;
         match fact {

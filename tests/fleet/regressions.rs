@@ -24,3 +24,10 @@ fn a_fact_told_again_after_a_takeover_is_not_recorded_again() {
 fn two_coordinators_tell_the_same_progress() {
     holds(16_139);
 }
+
+/// A coordinator died between the end of a stage and the hundred per cent that go with it, where fewer frames were made than
+/// had been expected. The one after it left them out, and one that slept wrote them under the number of the next event.
+#[test]
+fn the_end_of_a_stage_that_was_taken_over_still_tells_its_progress() {
+    holds(34_496);
+}

@@ -46,7 +46,8 @@ pub fn test_only_files(files: &[Source]) -> BTreeSet<String> {
         };
         for item in file.code.split("#[cfg(test)]").skip(1) {
             let words = item.split_once(';').map_or("", |(head, _)| head).trim();
-            let name = words.trim_start_matches("pub ").strip_prefix("mod ").unwrap_or_default().trim();
+            let (visible, name) = words.rsplit_once("mod ").unwrap_or_default();
+            let name = if visible.is_empty() || visible.starts_with("pub") { name.trim() } else { "" };
             if !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_') {
                 found.extend([format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs")]);
             }
@@ -307,7 +308,7 @@ mod tests {
     fn modules_that_only_tests_compile_are_known() {
         let files = [
             Source::new("src/broker/mod.rs", "#[cfg(test)]\nmod contract;\nmod memory;"),
-            Source::new("src/plan/make.rs", "#[cfg(test)]\nmod tests;\n#[cfg(test)]\nmod inline { }"),
+            Source::new("src/plan/make.rs", "#[cfg(test)]\npub(super) mod tests;\n#[cfg(test)]\nmod inline { }"),
         ];
         let found = test_only_files(&files);
         assert!(found.contains("src/broker/contract.rs") && found.contains("src/plan/make/tests.rs"), "{found:?}");
