@@ -83,7 +83,10 @@ fn a_kept_report_is_a_page_in_light_and_dark_on_a_desk_and_on_a_phone() {
     let light = &seen["light"];
     assert_eq!(light["plots"], json!(["rate", "top", "planned", "strip", "curves"]));
     let tip = light["hover"]["rate"]["pointed"].as_str().unwrap();
-    assert!(["0:12.0", "chunk 1", "encoded once more", "720p", "540p", "360p", "23.50"].iter().all(|word| tip.contains(word)), "{tip}");
+    assert!(
+        ["0:12.0", "chunk 1", "encoded once more", "720p", "540p", "360p", "23.50"].iter().all(|word| tip.contains(word)),
+        "{tip}"
+    );
     let [before, without, after] = [0, 1, 2].map(|n| light["chosen"][n].as_u64().unwrap());
     assert!(before > 0 && without == 0 && after == before, "{before}, {without}, {after}");
     let said = fs::read_to_string(&page).unwrap();
@@ -184,7 +187,8 @@ fn what_goes_wrong_has_its_exit_code_and_its_name() {
     fails(&["report", text(&kept)], 2, &["--output"]);
     fails(&["report", text(&kept), "-o", &path("none/report.html")], 2, &["none/report.html"]);
     fails(&["report", text(home.path()), "-o", &page], 65, &["no report.json"]);
-    fs::write(path("report.json"), fs::read_to_string(&kept).unwrap().replacen("\"frames\": 600", "\"frames\": \"x\"", 1)).unwrap();
+    fs::write(path("report.json"), fs::read_to_string(&kept).unwrap().replacen("\"frames\": 600", "\"frames\": \"x\"", 1))
+        .unwrap();
     fails(&["report", text(home.path()), "-o", &page], 65, &["report.json", "rungs[0].frames"]);
     fs::write(path("bad.toml"), "[worker]\nslot = 1\n").unwrap();
     fails(&["report", text(&kept), "-o", &page, "--config", &path("bad.toml")], 64, &["worker.slot"]);

@@ -107,8 +107,10 @@ fn write(path: &Path, page: &str) -> Result<(), Failed> {
     partial.push(format!(".{}.part", std::process::id()));
     let partial = path.with_file_name(partial);
     let written = std::fs::write(&partial, page).and_then(|()| std::fs::rename(&partial, path));
-    written.inspect_err(|_| {
-        // Whoever reads the error below can do no more about it.
-        let _ = std::fs::remove_file(&partial);
-    }).map_err(failed)
+    written
+        .inspect_err(|_| {
+            // Whoever reads the error below can do no more about it.
+            let _ = std::fs::remove_file(&partial);
+        })
+        .map_err(failed)
 }

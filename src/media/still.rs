@@ -123,7 +123,9 @@ impl Pictures<'_> {
 
 /// How the values of a frame are meant, as libswscale calls it.
 fn matrix(frame: &Frame, wanted: &Still) -> &'static str {
-    use ffi::AVColorSpace::{AVCOL_SPC_BT709, AVCOL_SPC_BT2020_CL, AVCOL_SPC_BT2020_NCL, AVCOL_SPC_SMPTE240M, AVCOL_SPC_UNSPECIFIED};
+    use ffi::AVColorSpace::{
+        AVCOL_SPC_BT709, AVCOL_SPC_BT2020_CL, AVCOL_SPC_BT2020_NCL, AVCOL_SPC_SMPTE240M, AVCOL_SPC_UNSPECIFIED,
+    };
     match frame.get().colorspace {
         AVCOL_SPC_BT709 => "bt709",
         AVCOL_SPC_BT2020_NCL | AVCOL_SPC_BT2020_CL => "bt2020",
@@ -241,9 +243,19 @@ mod tests {
     fn the_picture_is_the_one_at_its_time_and_the_one_so_many_after_it() {
         for (codec, name, ticks) in [("libx264 -crf 4 -bf 2", "a.mp4", 10240 / 10), ("ffv1", "a.mkv", 100)] {
             let (_home, file) = ramp(codec, name);
-            for (from, skip, frame) in [(None, 0, 0.0), (None, 7, 7.0), (Some(0), 0, 0.0), (Some(153 * ticks), 0, 153.0), (Some(150 * ticks - ticks / 2), 4, 154.0)] {
+            for (from, skip, frame) in [
+                (None, 0, 0.0),
+                (None, 7, 7.0),
+                (Some(0), 0, 0.0),
+                (Some(153 * ticks), 0, 153.0),
+                (Some(150 * ticks - ticks / 2), 4, 154.0),
+            ] {
                 let found = luma(&file, wanted(from, skip));
-                assert!((found - full(30.0 + frame)).abs() < 0.8, "{name}, {from:?}, {skip}: {found}, not {}", full(30.0 + frame));
+                assert!(
+                    (found - full(30.0 + frame)).abs() < 0.8,
+                    "{name}, {from:?}, {skip}: {found}, not {}",
+                    full(30.0 + frame)
+                );
             }
         }
     }
@@ -253,7 +265,8 @@ mod tests {
         let (_home, file) = ramp("ffv1", "a.mkv");
         let scratch = tempfile::tempdir().unwrap();
         for past in [wanted(None, 200), wanted(Some(30_000), 0)] {
-            let refused = still(&LocalHost::new(&[&file]), &limits(), scratch.path(), &StillTask { stills: vec![past] }).unwrap_err();
+            let refused =
+                still(&LocalHost::new(&[&file]), &limits(), scratch.path(), &StillTask { stills: vec![past] }).unwrap_err();
             assert_eq!(refused.reason, RefusalReason::Media);
         }
     }

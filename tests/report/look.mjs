@@ -11,6 +11,8 @@ import { pathToFileURL } from "node:url";
 import { chromium } from "playwright-core";
 
 const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"];
+/** A machine may have much else to do. */
+const PATIENCE_MS = 120_000;
 const VIEWS = [
   { name: "light", colorScheme: "light", viewport: { width: 1280, height: 900 } },
   { name: "dark", colorScheme: "dark", viewport: { width: 1280, height: 900 } },
@@ -45,13 +47,13 @@ async function hover(page, plot) {
   await settled(page);
   const box = await found.boundingBox();
   // Where a rung stands, or in the middle of the time.
-  const [left, top] = await page.evaluate((name) => {
+  const [across, down] = await page.evaluate((name) => {
     const { points } = JSON.parse(document.getElementById("data").textContent);
     const planned = name === "curves" && points.find((point) => point.what === "planned");
     return planned ? [planned.left, planned.top] : [0.5, 0.4];
   }, plot);
-  await page.mouse.move(box.x + box.width * left - 2, box.y + box.height * top);
-  await page.mouse.move(box.x + box.width * left, box.y + box.height * top);
+  await page.mouse.move(box.x + box.width * across - 2, box.y + box.height * down);
+  await page.mouse.move(box.x + box.width * across, box.y + box.height * down);
   const tip = page.locator(".tip");
   const pointed = (await tip.isVisible()) ? await tip.innerText() : "";
   await page.mouse.move(0, 0);
@@ -80,6 +82,7 @@ async function choose(page) {
 async function look(browser, url, view, shots) {
   const context = await browser.newContext({ viewport: view.viewport, colorScheme: view.colorScheme });
   const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE_MS);
   const [said, asked] = [[], []];
   page.on("console", (message) => said.push(message.text()));
   page.on("pageerror", (error) => said.push(error.message));

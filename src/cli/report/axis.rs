@@ -45,7 +45,8 @@ impl Axis {
 
     /// Round values within the axis, `most` of them or a few less.
     pub fn ticks(&self, most: usize) -> Vec<f64> {
-        let ticks = if self.is_log { self.log_ticks(most) } else { self.even_ticks(round_step((self.high - self.low) / most as f64)) };
+        let ticks =
+            if self.is_log { self.log_ticks(most) } else { self.even_ticks(round_step((self.high - self.low) / most as f64)) };
         ticks.into_iter().filter(|tick| self.shows(*tick)).collect()
     }
 
@@ -68,7 +69,13 @@ impl Axis {
             let all = decades.clone().flat_map(|decade| digits.iter().map(move |digit| digit * 10f64.powi(decade)));
             all.filter(|tick| self.shows(*tick)).collect()
         };
-        let dense: [&[f64]; 4] = [&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0], &[1.0, 2.0, 3.0, 5.0, 7.0], &[1.0, 2.0, 5.0], &[1.0]];
+        let dense: [&[f64]; 5] = [
+            &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],
+            &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0],
+            &[1.0, 2.0, 3.0, 5.0, 7.0],
+            &[1.0, 2.0, 5.0],
+            &[1.0],
+        ];
         let fitting = dense.iter().map(|digits| of(digits)).find(|ticks| ticks.len() <= most);
         fitting.unwrap_or_else(|| {
             let powers = of(&[1.0]);

@@ -18,20 +18,20 @@ const ROOM_VMAF: f64 = 6.0;
 const BEST_VMAF: f64 = 100.0;
 
 /// The chart, and its points for the script.
-pub(super) fn chart(report: &JobReport, found: &NarrowbandReport, story: &Story, fixed: &[FixedRung]) -> Option<(String, Vec<Point>)> {
+pub(super) fn chart(
+    report: &JobReport,
+    found: &NarrowbandReport,
+    story: &Story,
+    fixed: &[FixedRung],
+) -> Option<(String, Vec<Point>)> {
     let decision = &found.grounds.decision;
-    let standing: Vec<(FixedRung, Expected)> = fixed
-        .iter()
-        .filter_map(|rung| Some((*rung, fixed::expected(rung, &decision.candidates, &decision.hull)?)))
-        .collect();
+    let standing: Vec<(FixedRung, Expected)> =
+        fixed.iter().filter_map(|rung| Some((*rung, fixed::expected(rung, &decision.candidates, &decision.hull)?))).collect();
     let rates = decision.rungs.iter().map(|rung| rung.predicted_kbps).chain(standing.iter().map(|(rung, _)| rung.kbps));
     let (slowest, fastest) = ends_of(rates.filter(|kbps| *kbps > 0.0))?;
     let qualities = decision.rungs.iter().map(|rung| rung.predicted_vmaf).chain(standing.iter().map(|(_, e)| e.vmaf));
     let (worst, _) = ends_of(qualities)?;
-    let axes = (
-        Axis::log(slowest / RATE_ROOM, fastest * RATE_ROOM),
-        Axis::linear((worst - ROOM_VMAF).max(0.0), BEST_VMAF),
-    );
+    let axes = (Axis::log(slowest / RATE_ROOM, fastest * RATE_ROOM), Axis::linear((worst - ROOM_VMAF).max(0.0), BEST_VMAF));
     let label = "VMAF-NEG against bitrate: each picture size, the hull of them all, the ladder and the fixed ladder".into();
     let mut plot = Plot::new("curves", label, HEIGHT, Across::Rate, axes);
     let line = |points: &[HullPoint]| points.iter().map(|point| (point.kbps, point.vmaf)).collect::<Vec<_>>();

@@ -101,7 +101,13 @@ mod tests {
 
     #[test]
     fn numbers_are_said_as_people_read_them() {
-        let said = [(0.0, 0, "0"), (999.4, 0, "999"), (1_234_567.0, 0, "1,234,567"), (-1234.56, 1, "\u{2212}1,234.6"), (-0.01, 1, "0.0")];
+        let said = [
+            (0.0, 0, "0"),
+            (999.4, 0, "999"),
+            (1_234_567.0, 0, "1,234,567"),
+            (-1234.56, 1, "\u{2212}1,234.6"),
+            (-0.01, 1, "0.0"),
+        ];
         said.iter().for_each(|(value, digits, text)| assert_eq!(grouped(*value, *digits), *text));
         assert_eq!([rate(11.34), rate(1735.4)], ["11.3", "1,735"]);
         assert_eq!([percent(0.0316), percent(0.42)], ["3.2\u{202f}%", "42\u{202f}%"]);

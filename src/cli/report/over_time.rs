@@ -168,7 +168,13 @@ fn strip(report: &JobReport, story: &Story) -> String {
     let mut svg = String::new();
     for (n, chunk) in story.chunks.iter().enumerate() {
         let again = story.repaired.iter().any(|repair| repair.start_s == chunk.start_s);
-        let class = if again { "again" } else if n % 2 == 0 { "even" } else { "odd" };
+        let class = if again {
+            "again"
+        } else if n % 2 == 0 {
+            "even"
+        } else {
+            "odd"
+        };
         let (x, width) = (part(chunk.start_s), part(chunk.end_s - chunk.start_s));
         let _ = write!(svg, r#"<rect class="{class}" x="{x:.2}" y="24" width="{width:.2}" height="52"/>"#);
     }

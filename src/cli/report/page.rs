@@ -87,7 +87,9 @@ fn document(name: &str, body: &str, data: &str) -> String {
 
 fn section(id: &str, title: &str, lead: &str, content: &str) -> String {
     let lead = if lead.is_empty() { String::new() } else { format!("<p class=\"lead\">{lead}</p>") };
-    format!("<section id=\"{id}\" aria-labelledby=\"{id}-title\">\n<h2 id=\"{id}-title\">{title}</h2>\n{lead}{content}\n</section>\n")
+    format!(
+        "<section id=\"{id}\" aria-labelledby=\"{id}-title\">\n<h2 id=\"{id}-title\">{title}</h2>\n{lead}{content}\n</section>\n"
+    )
 }
 
 /// A chart with its key.
@@ -113,12 +115,17 @@ fn head(report: &JobReport, story: &Story) -> String {
     says.push(lasting(story.duration_s));
     says.push(format!("job <code>{}</code>", escaped(&report.job)));
     let says: String = says.iter().map(|words| format!("<li>{words}</li>")).collect();
-    format!("<header>\n<p class=\"eyebrow\">narrows</p>\n<h1>{}</h1>\n<ul class=\"facts\">{says}</ul>\n</header>\n", escaped(&story.name))
+    format!(
+        "<header>\n<p class=\"eyebrow\">narrows</p>\n<h1>{}</h1>\n<ul class=\"facts\">{says}</ul>\n</header>\n",
+        escaped(&story.name)
+    )
 }
 
 /// A figure that stands out: what it is, the value, and what to know of it.
 fn tile(what: &str, value: &str, unit: &str, more: &str) -> String {
-    format!("<li><span class=\"what\">{what}</span><span class=\"value\">{value}<small>{unit}</small></span><span class=\"more\">{more}</span></li>")
+    format!(
+        "<li><span class=\"what\">{what}</span><span class=\"value\">{value}<small>{unit}</small></span><span class=\"more\">{more}</span></li>"
+    )
 }
 
 fn tiles(report: &JobReport, story: &Story, fixed: &[FixedRung]) -> String {
@@ -128,7 +135,12 @@ fn tiles(report: &JobReport, story: &Story, fixed: &[FixedRung]) -> String {
         html += &tile("Top rung", &rate(top.kbps), " kbit/s", &format!("{}\u{d7}{}{quality}", top.width, top.height));
     }
     let total: f64 = report.rungs.iter().map(|rung| rung.kbps).sum();
-    html += &tile("Whole ladder", &rate(total), " kbit/s", &format!("{}, {} stored", count(report.rungs.len(), "rung"), size(report.totals.bytes)));
+    html += &tile(
+        "Whole ladder",
+        &rate(total),
+        " kbit/s",
+        &format!("{}, {} stored", count(report.rungs.len(), "rung"), size(report.totals.bytes)),
+    );
     if let Some(saved) = Saved::of(report, fixed) {
         let share = saved.share();
         let (what, value) = if share >= 0.0 { ("Saved", percent(share)) } else { ("More spent", percent(-share)) };
@@ -141,7 +153,11 @@ fn tiles(report: &JobReport, story: &Story, fixed: &[FixedRung]) -> String {
         None => html += &tile("CPU time", &lasting(report.totals.cpu_s), "", &format!("for {}", lasting(story.duration_s))),
     }
     let between = report.seams.chunks.saturating_sub(1);
-    let seams = if between == 0 { ("none".into(), "one chunk".into()) } else { (format!("{} of {between}", report.seams.proved), count(report.seams.chunks, "chunk")) };
+    let seams = if between == 0 {
+        ("none".into(), "one chunk".into())
+    } else {
+        (format!("{} of {between}", report.seams.proved), count(report.seams.chunks, "chunk"))
+    };
     html += &tile("Seams proved", &seams.0, "", &seams.1);
     html + "</ul>\n"
 }
@@ -154,13 +170,21 @@ fn time(report: &JobReport, story: &Story, charts: [Option<String>; 3], strip: &
     let marks = if story.cuts.is_empty() && story.chunks.len() < 2 { "" } else { MARKS_KEY };
     let mut content = over_time::chooser(story);
     let key = format!("{RATE_KEY}{}{marks}", if decided { PLANNED_KEY } else { "" });
-    content += &format!("<h3>Bitrate <small>kbit/s, {by}, each step of the scale the same ratio</small></h3>{}", figure(&rate.unwrap_or_default(), &key));
+    content += &format!(
+        "<h3>Bitrate <small>kbit/s, {by}, each step of the scale the same ratio</small></h3>{}",
+        figure(&rate.unwrap_or_default(), &key)
+    );
     if let Some(top) = top {
         let name = story.rungs.first().map_or("", |rung| &rung.name);
-        content += &format!("<h3>Quality of the top rung, {} <small>VMAF-NEG at display size</small></h3>{}", escaped(name), figure(&top, TOP_KEY));
+        content += &format!(
+            "<h3>Quality of the top rung, {} <small>VMAF-NEG at display size</small></h3>{}",
+            escaped(name),
+            figure(&top, TOP_KEY)
+        );
     }
     if let Some(planned) = planned {
-        content += &format!("<h3>Quality of every rung, planned <small>VMAF-NEG at display size</small></h3>{}", figure(&planned, ""));
+        content +=
+            &format!("<h3>Quality of every rung, planned <small>VMAF-NEG at display size</small></h3>{}", figure(&planned, ""));
     }
     let key = r#"<span><i class="k-chunk"></i>chunk</span><span><i class="k-segment"></i>segment</span><span><i class="k-cut"></i>scene cut</span><span><i class="k-again"></i>encoded once more</span>"#;
     content += &format!("<h3>Chunks, segments, scene cuts</h3>{}", figure(strip, key));
@@ -204,13 +228,22 @@ fn moments(story: &Story, worst: &Worst) -> String {
     for note in &worst.notes {
         content += &format!("<p class=\"none\">{}</p>", escaped(note));
     }
-    section("worst", "Worst moments", "The scored pictures of the top rung that are furthest from the source, each of another moment.", &content)
+    section(
+        "worst",
+        "Worst moments",
+        "The scored pictures of the top rung that are furthest from the source, each of another moment.",
+        &content,
+    )
 }
 
 fn repairs_and_cost(found: &NarrowbandReport, story: &Story) -> String {
     let mut html = String::new();
     if let Some(repairs) = &found.grounds.repairs {
-        let below = if repairs.below_floor > 0 { format!(" {} below the floor.", count(repairs.below_floor, "chunk")) } else { String::new() };
+        let below = if repairs.below_floor > 0 {
+            format!(" {} below the floor.", count(repairs.below_floor, "chunk"))
+        } else {
+            String::new()
+        };
         let lead = match (repairs.planned_vmaf, repairs.measured_vmaf) {
             (Some(planned), Some(measured)) => {
                 format!("Planned at VMAF-NEG {}, first measured at {}.{below}", grouped(planned, 1), grouped(measured, 1))
@@ -229,7 +262,9 @@ fn soundness(report: &JobReport) -> String {
     let between = seams.chunks.saturating_sub(1);
     let mut items = vec![match between {
         0 => "The title is one chunk: there are no seams.".to_string(),
-        _ if seams.proved == between => format!("At every seam ({between}) both sides decoded the same picture, and timestamps meet to the tick."),
+        _ if seams.proved == between => {
+            format!("At every seam ({between}) both sides decoded the same picture, and timestamps meet to the tick.")
+        }
         _ => format!("At {} of {} both sides proved to have decoded the same picture.", seams.proved, count(between, "seam")),
     }];
     items.push(match (damage.lost_frames, damage.damaged_frames, damage.first_bad_s) {
@@ -260,6 +295,7 @@ fn chunks(report: &JobReport) -> String {
         return String::new();
     }
     let open = if report.chunks.len() <= 12 { " open" } else { "" };
-    let content = format!("<details{open}><summary>{}</summary>{}</details>", count(report.chunks.len(), "chunk"), tables::chunks(report));
+    let content =
+        format!("<details{open}><summary>{}</summary>{}</details>", count(report.chunks.len(), "chunk"), tables::chunks(report));
     section("chunks", "Chunk by chunk", "", &content)
 }

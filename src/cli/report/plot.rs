@@ -149,7 +149,11 @@ impl Plot {
 
     pub fn html(mut self) -> String {
         let Self { id, height, .. } = self;
-        let y: String = self.y_ticks().iter().map(|t| format!(r#"<span style="top:{:.2}%">{}</span>"#, self.top(*t) / 10.0, number(*t))).collect();
+        let y: String = self
+            .y_ticks()
+            .iter()
+            .map(|t| format!(r#"<span style="top:{:.2}%">{}</span>"#, self.top(*t) / 10.0, number(*t)))
+            .collect();
         let mut x = String::new();
         for (n, tick) in self.x_ticks().into_iter().enumerate() {
             let text = if self.across == Across::Time { time(tick, &self.x) } else { number(tick) };

@@ -97,11 +97,11 @@ fn table(found: &NarrowbandReport, fixed: &[FixedRung]) -> String {
     );
     for rung in fixed {
         let expected = fixed::expected(rung, &decision.candidates, &decision.hull);
-        let vmaf = expected.map_or("\u{2013}".into(), |e| {
-            format!("{}{}", if e.beyond { "over " } else { "" }, grouped(e.vmaf, 1))
-        });
+        let vmaf =
+            expected.map_or("\u{2013}".into(), |e| format!("{}{}", if e.beyond { "over " } else { "" }, grouped(e.vmaf, 1)));
         let hull = expected.filter(|e| !e.beyond).and_then(|e| e.hull_kbps);
-        let (at, less) = hull.map_or(("\u{2013}".into(), "\u{2013}".into()), |kbps| (rate(kbps), percent(kbps / rung.kbps - 1.0)));
+        let (at, less) =
+            hull.map_or(("\u{2013}".into(), "\u{2013}".into()), |kbps| (rate(kbps), percent(kbps / rung.kbps - 1.0)));
         let _ = write!(
             html,
             r#"<tr><th scope="row">{}p</th><td>{}</td><td>{vmaf}</td><td>{at}</td><td>{less}</td></tr>"#,

@@ -32,7 +32,11 @@ const RUNG_FILE: &str = "rung.jpg";
 pub(super) fn source(report: &JobReport, named: Option<&Path>) -> Result<Result<LocalFile, String>, Failed> {
     if let Some(path) = named {
         let file = LocalFile::open(path).map_err(|e| Exit::Misuse.because(format!("{}: {e}", path.display())))?;
-        return Ok(if is_same(report, &file) { Ok(file) } else { Err(format!("{} is not the file that was encoded", path.display())) });
+        return Ok(if is_same(report, &file) {
+            Ok(file)
+        } else {
+            Err(format!("{} is not the file that was encoded", path.display()))
+        });
     }
     let uri = &report.source.uri;
     let path = uri.strip_prefix("file://").unwrap_or(uri);
@@ -98,10 +102,7 @@ impl Studio<'_> {
         let task = Task::Still(StillTask { stills });
         let finished = sandbox.run(task, inputs, limits, scratch, &mut |_| {}, stop).await;
         let signal = signalled.into_inner().unwrap_or_else(PoisonError::into_inner);
-        taken(finished, signal)?.map_or_else(
-            |why| Ok(Err(why)),
-            |()| Ok(pair(scratch, (width, height))),
-        )
+        taken(finished, signal)?.map_or_else(|why| Ok(Err(why)), |()| Ok(pair(scratch, (width, height))))
     }
 
     /// The source, and the segments of the moment's chunk end to end.
@@ -142,7 +143,8 @@ fn size(report: &JobReport) -> (u32, u32) {
     let (width, height) = shown.or(report.rungs.first().map(|rung| (rung.width, rung.height))).unwrap_or((2, 2));
     let longest = width.max(height);
     let fitted = |side: u32| {
-        let side = if longest > LONGEST_SIDE { u64::from(side) * u64::from(LONGEST_SIDE) / u64::from(longest) } else { side.into() };
+        let side =
+            if longest > LONGEST_SIDE { u64::from(side) * u64::from(LONGEST_SIDE) / u64::from(longest) } else { side.into() };
         (side as u32).max(2) / 2 * 2
     };
     (fitted(width), fitted(height))

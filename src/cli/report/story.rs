@@ -97,7 +97,8 @@ fn step(chunk: &ChunkReport, value: f64) -> Step {
     Step { start_s: chunk.start_s, end_s: chunk.start_s + chunk.duration_s, value }
 }
 
-fn kbps(bytes: u64, seconds: f64) -> f64 {
+/// The rate of so many bytes; 0 of what lasts no time.
+pub(super) fn kbps(bytes: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { bytes as f64 * 8.0 / 1000.0 / seconds } else { 0.0 }
 }
 

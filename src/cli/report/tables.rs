@@ -2,7 +2,7 @@
 
 use super::html::{clock, count, escaped, grouped, lasting, percent, rate};
 use super::over_time::colour;
-use super::story::{Step, Story, value_at};
+use super::story::{Step, Story, kbps, value_at};
 use crate::cli::rows::size;
 use crate::part::report::{ChunkReport, JobReport, NarrowbandReport};
 use crate::plan::narrowband::allocate::Bound;
@@ -87,7 +87,7 @@ pub(super) fn repairs(repairs: &Repairs, story: &Story) -> String {
         let after = chunk.and_then(|chunk| story.chunk_means.iter().find(|mean| mean.start_s == chunk.start_s));
         let why = match repair.why {
             RepairCause::BelowFloor => "below the floor",
-            RepairCause::Mean => "the title missed its goal",
+            RepairCause::Mean => "the title was off its goal",
         };
         vec![
             grouped(repair.chunk as f64, 0),
@@ -116,12 +116,12 @@ pub(super) fn cost(found: &NarrowbandReport) -> String {
     let most = parts.iter().map(|(_, seconds)| *seconds).fold(f64::MIN_POSITIVE, f64::max);
     let rows = parts.iter().map(|(name, seconds)| {
         let width = seconds / most * 100.0;
-        let class = if *name == "Ladder" { "ladder" } else { "beside" };
+        let class = if *name == "Ladder" { "ladder" } else { "extra" };
         vec![
             (*name).to_string(),
             format!(r#"<div class="inline"><i class="{class}" style="width:{width:.2}%"></i></div>"#),
             lasting(*seconds),
-            percent(seconds / cost.ladder_s.max(f64::MIN_POSITIVE)),
+            or_nothing((cost.ladder_s > 0.0).then(|| percent(seconds / cost.ladder_s))),
         ]
     });
     table("CPU time of all children", &["what", "", "CPU", "of the ladder's"], rows)
@@ -152,14 +152,15 @@ pub(super) fn chunks(report: &JobReport) -> String {
     });
     let what = if is_decided { "Chunks: kbit/s made, CRF" } else { "Chunks: kbit/s made" };
     let more = report.chunks.len().saturating_sub(MOST_CHUNKS);
-    let note = if more > 0 { format!("<p class=\"none\">{} more are in the report.</p>", count(more, "chunk")) } else { String::new() };
+    let note =
+        if more > 0 { format!("<p class=\"none\">{} more are in the report.</p>", count(more, "chunk")) } else { String::new() };
     table(what, &heads, rows) + &note
 }
 
 /// Rate, and CRF with what bound it.
 fn of_rung(report: &JobReport, chunk: &ChunkReport, name: &str) -> String {
     let Some(rung) = chunk.rungs.iter().find(|rung| rung.name == name) else { return NOTHING.into() };
-    let kbps = rung.bytes as f64 * 8.0 / 1000.0 / chunk.duration_s.max(f64::MIN_POSITIVE);
+    let kbps = kbps(rung.bytes, chunk.duration_s);
     let Some(planned) = rung.planned else { return rate(kbps) };
     let decided = report.narrowband.iter().flat_map(|found| &found.grounds.decision.rungs).find(|rung| rung.name == name);
     let bound = decided.and_then(|rung| rung.chunks.get(chunk.chunk as usize)?.bound).map_or("", |bound| match bound {

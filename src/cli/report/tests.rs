@@ -107,7 +107,13 @@ fn what_was_decided_and_measured_is_on_the_page() {
     for id in ["time", "curves", "savings", "worst", "repairs", "cost", "renditions", "soundness", "chunks"] {
         assert!(page.contains(&format!("<section id=\"{id}\"")), "{id}");
     }
-    for words in ["three scenes.mp4", "narrowband-h265", "below the floor", "Without stills: a &lt;reason&gt;.", "data:image/jpeg;base64,/9j/AQ=="] {
+    for words in [
+        "three scenes.mp4",
+        "narrowband-h265",
+        "below the floor",
+        "Without stills: a &lt;reason&gt;.",
+        "data:image/jpeg;base64,/9j/AQ==",
+    ] {
         assert!(page.contains(words), "{words}");
     }
     let fixed = fixed::ladder(report.narrowband.as_ref().unwrap().grounds.decision.codec, 720);
@@ -115,7 +121,9 @@ fn what_was_decided_and_measured_is_on_the_page() {
     let saved = Saved::of(&report, &fixed).unwrap();
     assert_eq!(saved.fixed_kbps, 3400.0 + 2400.0 + 1600.0 + 900.0 + 600.0 + 300.0 + 145.0);
     let kbps: f64 = report.rungs.iter().map(|rung| rung.kbps).sum();
-    assert!((saved.share() - (1.0 - kbps / saved.fixed_kbps)).abs() < 1e-12 && page.contains("of the fixed ladder's 9,345 kbit/s"));
+    assert!(
+        (saved.share() - (1.0 - kbps / saved.fixed_kbps)).abs() < 1e-12 && page.contains("of the fixed ladder's 9,345 kbit/s")
+    );
 }
 
 #[test]
@@ -135,7 +143,9 @@ fn a_report_of_a_fixed_ladder_shows_what_there_is() {
 fn the_page_loads_nothing_and_runs_one_script() {
     for value in [sample(), ordinary()] {
         let page = made(&report(value));
-        for loading in ["http:", "https:", "url(", "@import", "<iframe", "<object", "<embed", "<base", " srcset", "fetch(", "import("] {
+        for loading in
+            ["http:", "https:", "url(", "@import", "<iframe", "<object", "<embed", "<base", " srcset", "fetch(", "import("]
+        {
             assert!(!page.contains(loading), "{loading}");
         }
         for attribute in ["src=\"", "href=\""] {

@@ -77,7 +77,8 @@ mod tests {
     #[test]
     fn the_worst_moments_are_apart_and_the_worst_comes_first() {
         let score = |time_s: f64, vmaf: f64| Score { time_s, vmaf, chunk: 0, picture: 0 };
-        let scores = vec![score(0.0, 90.0), score(1.0, 80.0), score(1.5, 81.0), score(3.1, 85.0), score(9.0, 80.0), score(20.0, 99.0)];
+        let scores =
+            vec![score(0.0, 90.0), score(1.0, 80.0), score(1.5, 81.0), score(3.1, 85.0), score(9.0, 80.0), score(20.0, 99.0)];
         let story = Story { scores, ..empty() };
         let found: Vec<(f64, f64)> = moments(&story).iter().map(|m| (m.time_s, m.vmaf)).collect();
         assert_eq!(found, [(1.0, 80.0), (9.0, 80.0), (3.1, 85.0)]);
