@@ -1,6 +1,6 @@
 // Opens a report in headless Chromium as people do: light and dark, on a desk and on a phone, with the pointer and the keys.
 //
-//   node look.mjs PAGE SHOTS
+//   node look.mjs PAGE SHOTS [VIEW,...]
 //
 // Prints what was seen as JSON; ends with 2 on misuse.
 
@@ -105,9 +105,10 @@ async function look(browser, url, view, shots) {
 }
 
 async function main() {
-  const [file, shots] = process.argv.slice(2);
-  if (!file || !shots) {
-    console.error("usage: node look.mjs PAGE SHOTS");
+  const [file, shots, names] = process.argv.slice(2);
+  const views = VIEWS.filter((view) => !names || names.split(",").includes(view.name));
+  if (!file || !shots || !views.length) {
+    console.error("usage: node look.mjs PAGE SHOTS [VIEW,...]");
     process.exit(2);
   }
   await mkdir(shots, { recursive: true });
@@ -116,7 +117,7 @@ async function main() {
   const browser = await chromium.launch({ executablePath, args: [...FLAGS, `--disk-cache-dir=${profile}`] });
   const seen = {};
   try {
-    for (const view of VIEWS) seen[view.name] = await look(browser, pathToFileURL(resolve(file)).href, view, shots);
+    for (const view of views) seen[view.name] = await look(browser, pathToFileURL(resolve(file)).href, view, shots);
   } finally {
     await browser.close();
     await rm(profile, { recursive: true, force: true, maxRetries: 5 });
