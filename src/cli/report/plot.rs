@@ -157,7 +157,7 @@ impl Plot {
         let mut x = String::new();
         for (n, tick) in self.x_ticks().into_iter().enumerate() {
             let text = if self.across == Across::Time { time(tick, &self.x) } else { number(tick) };
-            let class = if n % 2 == 1 { r#" class="odd""# } else { "" };
+            let class = if n.is_multiple_of(2) { "" } else { r#" class="odd""# };
             let _ = write!(x, r#"<span{class} style="left:{:.2}%">{text}</span>"#, self.x.place(tick) * 100.0);
         }
         let ends = ends(&mut self.ends, LEAST_GAP_PX / f64::from(height) * 100.0);

@@ -67,7 +67,7 @@ impl Story {
         let duration_s = ends.chain([report.totals.duration_s]).fold(LEAST_DURATION_S, f64::max);
         let rungs = (0..report.rungs.len()).map(|n| rung(report, n, tracks.get(n).and_then(Option::as_ref))).collect();
         let segments = tracks.iter().flatten().next().map_or(&[][..], |track| &track.segments);
-        let top = |chunk: &'_ ChunkReport| chunk.rungs.first().and_then(|rung| rung.measured.clone());
+        let top = |chunk: &ChunkReport| chunk.rungs.first().and_then(|rung| rung.measured.clone());
         let means = report.chunks.iter().filter_map(|chunk| Some(step(chunk, top(chunk)?.vmaf_neg)));
         Self {
             name: file_name(&report.source.uri),
