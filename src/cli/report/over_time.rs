@@ -170,7 +170,7 @@ fn strip(report: &JobReport, story: &Story) -> String {
         let again = story.repaired.iter().any(|repair| repair.start_s == chunk.start_s);
         let class = if again {
             "again"
-        } else if n % 2 == 0 {
+        } else if n.is_multiple_of(2) {
             "even"
         } else {
             "odd"
