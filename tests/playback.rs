@@ -4,57 +4,25 @@
 //! Needs node, npm and Chromium (`CHROMIUM` names another than `/usr/bin/chromium`). The screenshots stand in
 //! `target/playback/<clip>/shots`.
 
+#[path = "common/node.rs"]
+mod node;
+
+use node::{project, run, workplace};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Files of the node project.
 const SCRIPTS: &[&str] = &[
-    "package.json",
-    "package-lock.json",
-    "play.mjs",
-    "checks.mjs",
-    "expected.mjs",
-    "server.mjs",
-    "page.html",
-    "page.js",
-    "players.js",
+    "playback/play.mjs",
+    "playback/checks.mjs",
+    "playback/expected.mjs",
+    "playback/server.mjs",
+    "playback/page.html",
+    "playback/page.js",
+    "playback/players.js",
 ];
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn workplace() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder").join("playback")
-}
-
-/// Runs to a good end, or panics with what was printed.
-fn run(command: &mut Command) -> Vec<u8> {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
-    output.stdout
-}
-
-/// A copy of the node project with its packages installed, once for each lock file.
-fn player() -> PathBuf {
-    let source = root().join("tests/playback");
-    let lock = fs::read(source.join("package-lock.json")).expect("the lock file");
-    let folder = workplace().join(format!("node-{}", &hex::encode(Sha256::digest(&lock))[..12]));
-    fs::create_dir_all(&folder).expect("a folder under target");
-    for file in SCRIPTS {
-        fs::copy(source.join(file), folder.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
-    }
-    let installed = folder.join("node_modules/.installed");
-    if !installed.exists() {
-        run(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder));
-        fs::write(&installed, "").expect("a mark that the packages are whole");
-    }
-    folder
-}
 
 /// A test source: moving picture, a clock, and one tone for each language.
 fn clip(folder: &Path, seconds: u32) -> PathBuf {
@@ -82,7 +50,7 @@ fn the_h264_output_plays_across_every_seam_in_three_players() {
     run(transcode.args(["--set", "packaging.segment_s=2", "--set", "chunk.target_s=6"]));
     let mut play = Command::new("node");
     play.arg("play.mjs").arg(&out).args(["--duration", "20", "--shots"]).arg(folder.join("shots"));
-    let seen: Value = serde_json::from_slice(&run(play.current_dir(player()))).expect("play.mjs prints JSON");
+    let seen: Value = serde_json::from_slice(&run(play.current_dir(project(SCRIPTS)))).expect("play.mjs prints JSON");
     assert_eq!(seen["ok"], true, "{seen:#}");
     assert_eq!(seen["passes"].as_object().map(|p| p.len()), Some(4), "{seen:#}");
     assert_eq!(seen["expected"]["audio"].as_array().map(Vec::len), Some(2), "{seen:#}");

@@ -1,7 +1,7 @@
 //! `narrows measure`: how good a video is beside its original, frame by frame, from one jailed child.
 
-mod input;
-mod playlist;
+pub(super) mod input;
+pub(super) mod playlist;
 mod progress;
 mod say;
 

@@ -21,6 +21,7 @@ mod presets;
 mod probe;
 mod purge;
 mod replay;
+mod report;
 mod rows;
 mod scratch;
 mod simulate;
@@ -53,6 +54,7 @@ const EXAMPLES: &str = "Examples:
   narrows transcode talk.mp4 -o out/ --preset h264 --set packaging.segment_s=4 --slots 2 --json
   narrows probe talk.mp4
   narrows measure talk.mp4 out/720p/index.m3u8
+  narrows report out/ -o report.html
   narrows presets show h265
   narrows doctor --config fleet.toml
   narrows submit job.json --config fleet.toml --wait
@@ -79,6 +81,8 @@ enum Command {
     Probe(probe::Args),
     /// Compare a video with its original, frame by frame: VMAF and XPSNR.
     Measure(measure::Args),
+    /// Make one page of a finished job: what was decided, what came of it, and how it looks.
+    Report(report::Args),
     /// List the presets, or show one.
     Presets(presets::Args),
     /// Work for a fleet: take parts off the broker's queues, and jobs.
@@ -131,6 +135,7 @@ pub fn run() -> ExitCode {
         Command::Transcode(args) => transcode::run(args),
         Command::Probe(args) => probe::run(&args),
         Command::Measure(args) => measure::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Presets(args) => presets::run(&args),
         Command::Worker(args) => worker::run(&args),
         Command::Coordinator(args) => coordinator::run(&args),

@@ -2,7 +2,7 @@
 
 use crate::media::error::{Result, refuse};
 use crate::media::input::Host;
-use crate::media::{analyse, audio, encode, ffi, measure, probe, remux};
+use crate::media::{analyse, audio, encode, ffi, measure, probe, remux, still};
 use crate::sandbox::protocol::{Order, RefusalReason, Report, Task};
 use std::path::Path;
 
@@ -26,5 +26,9 @@ pub fn work(order: &Order, host: &dyn Host) -> Result<Report> {
         Task::Remux(task) => remux::remux(host, &order.limits, scratch, order.inputs.len(), task).map(Report::Remux),
         Task::Measure(_) if order.inputs.len() != 2 => refuse(RefusalReason::Internal, "a comparison without two inputs"),
         Task::Measure(task) => measure::measure(host, &order.limits, task).map(Report::Measure),
+        Task::Still(task) if task.stills.iter().any(|still| still.input as usize >= order.inputs.len()) => {
+            refuse(RefusalReason::Internal, "a picture of an input that there is not")
+        }
+        Task::Still(task) => still::still(host, &order.limits, scratch, task).map(Report::Still),
     }
 }

@@ -104,6 +104,18 @@ impl Graph {
         Self::build(shape, Rational::new(1, 1000), Rational::new(25, 1), 1, &description)
     }
 
+    /// A graph that turns every frame by so many degrees clockwise and gives it as JFIF 1.02 means a picture's values: full
+    /// range, BT.601. `matrix`: how the frame's own are meant, as libswscale calls it.
+    ///
+    /// # Errors
+    /// Unsupported: the filters take no such frames.
+    pub fn for_jpeg(shape: &Shape, rotation: u16, (width, height): (u32, u32), matrix: &str) -> Result<Self> {
+        let turn = turning(rotation).map_or(String::new(), |filter| format!("{filter},"));
+        let colour = format!("in_color_matrix={matrix}:out_color_matrix=bt601:out_range=pc");
+        let description = format!("[in]{turn}scale=w={width}:h={height}:flags=bicubic:{colour},format=yuvj420p,setsar=1[out0]");
+        Self::build(shape, Rational::new(1, 1000), Rational::new(25, 1), 1, &description)
+    }
+
     fn build(shape: &Shape, base: Rational, frame_rate: Rational, sinks: usize, description: &str) -> Result<Self> {
         // SAFETY: no arguments.
         let graph = allocated(unsafe { ffi::avfilter_graph_alloc() }, "a filter graph")?;

@@ -29,6 +29,7 @@ pub mod parameters;
 pub mod probe;
 pub mod remux;
 pub mod scan;
+pub mod still;
 pub mod table;
 pub mod window;
 

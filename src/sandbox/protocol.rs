@@ -17,6 +17,10 @@ use crate::quality::picture::Format;
 use crate::quality::score::{FrameError, Model};
 use serde::{Deserialize, Serialize};
 
+mod still;
+
+pub use still::{Still, StillMade, StillReport, StillTask};
+
 /// Largest payload of one frame, bytes. A probe of ten hours is about 4 MB.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
 /// Largest range a child may ask for at once, bytes.
@@ -92,6 +96,8 @@ pub enum Task {
     Remux(RemuxTask),
     /// Input 0: the reference. Input 1: the distorted, or its init segment and segments end to end.
     Measure(MeasureTask),
+    /// Inputs: as each picture names them.
+    Still(StillTask),
 }
 
 impl Task {
@@ -104,6 +110,7 @@ impl Task {
             Task::Audio(_) => "audio",
             Task::Remux(_) => "remux",
             Task::Measure(_) => "measure",
+            Task::Still(_) => "still",
         }
     }
 }
@@ -246,6 +253,7 @@ pub enum Report {
     Audio(AudioReport),
     Remux(RemuxReport),
     Measure(MeasureReport),
+    Still(StillReport),
 }
 
 /// One chunk, encoded.
@@ -463,36 +471,4 @@ pub fn parse<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<T, WireEr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_come_out_whole_however_the_bytes_arrive() {
-        let progress = FromChild::Progress { frames: 7 };
-        let bytes = [message(&progress), frame(KIND_BYTES, b"media")].concat();
-        for step in 1..bytes.len() {
-            let mut decoder = Decoder::default();
-            let mut frames = Vec::new();
-            for piece in bytes.chunks(step) {
-                decoder.push(piece);
-                while let Some(frame) = decoder.next_frame().unwrap() {
-                    frames.push(frame);
-                }
-            }
-            assert_eq!(parse::<FromChild>(&frames[0].payload).unwrap(), progress);
-            assert_eq!(frames[1], Frame { kind: KIND_BYTES, payload: b"media".to_vec() });
-            assert_eq!(frames.len(), 2);
-        }
-    }
-
-    #[test]
-    fn a_peer_that_breaks_the_protocol_is_found_out_before_anything_is_allocated() {
-        let mut decoder = Decoder::default();
-        decoder.push(&[0xff, 0xff, 0xff, 0xff, 0]);
-        assert!(matches!(decoder.next_frame(), Err(WireError::TooLong(_))));
-        let mut decoder = Decoder::default();
-        decoder.push(&[1, 0, 0, 0, 9, 0]);
-        assert_eq!(decoder.next_frame(), Err(WireError::UnknownKind(9)));
-        assert!(matches!(parse::<FromChild>(b"{\"say\":\"sudo\"}"), Err(WireError::Malformed(_))));
-    }
-}
+mod tests;

@@ -162,7 +162,7 @@ fn part_of(task: &Task) -> PartId {
         Task::Calibrate(task) => PartId::Calibrate(task.encode.chunk.index),
         Task::Audio(_) => PartId::Audio(0),
         Task::Remux(_) => PartId::Package,
-        Task::Measure(_) => unreachable!("no part compares"),
+        Task::Measure(_) | Task::Still(_) => unreachable!("no part compares, and none shows pictures"),
     }
 }
 
@@ -173,7 +173,7 @@ fn report(task: &Task, scratch: &Path) -> Report {
         Task::Analyse(task) => Report::Analyse(analyse(task)),
         Task::Calibrate(task) => Report::Calibrate(calibrate(task)),
         Task::Audio(_) => unreachable!("the source has no audio"),
-        Task::Measure(_) => unreachable!("no part compares"),
+        Task::Measure(_) | Task::Still(_) => unreachable!("no part compares, and none shows pictures"),
         Task::Remux(task) => {
             std::fs::write(scratch.join(&task.file), b"progressive").unwrap();
             Report::Remux(RemuxReport { file: task.file.clone(), bytes: 11, packets: 1 })

@@ -21,6 +21,12 @@ pub(super) fn file(path: &Path) -> Result<InputSource, Failed> {
 }
 
 /// # Errors
+/// Which of them cannot be opened, and why.
+pub(in crate::cli) fn end_to_end(paths: Vec<PathBuf>) -> Result<InputSource, (PathBuf, io::Error)> {
+    Ok(InputSource::Ranges(Arc::new(Joined::open(paths)?)))
+}
+
+/// # Errors
 /// As [`file`], of every segment. Media: a playlist that is none, or of a kind that cannot be joined.
 pub(super) fn file_or_playlist(path: &Path) -> Result<InputSource, Failed> {
     if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("m3u8")) {
@@ -35,8 +41,8 @@ pub(super) fn file_or_playlist(path: &Path) -> Result<InputSource, Failed> {
     let text = std::fs::read_to_string(path).map_err(about)?;
     let names = playlist::files(&text).map_err(|why| Exit::Media.because(format!("{name}: {why}")))?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let joined = Joined::open(names.iter().map(|name| folder.join(name)).collect());
-    Ok(InputSource::Ranges(Arc::new(joined.map_err(|(path, e)| Exit::Misuse.because(format!("{}: {e}", path.display())))?)))
+    let joined = end_to_end(names.iter().map(|name| folder.join(name)).collect());
+    joined.map_err(|(path, e)| Exit::Misuse.because(format!("{}: {e}", path.display())))
 }
 
 /// Files end to end. One is open at a time: a title has more segments than a process has descriptors.

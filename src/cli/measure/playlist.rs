@@ -4,7 +4,7 @@
 ///
 /// # Errors
 /// Why it cannot be read as one stream of local files.
-pub(super) fn files(text: &str) -> Result<Vec<String>, String> {
+pub(in crate::cli) fn files(text: &str) -> Result<Vec<String>, String> {
     let mut lines = text.lines().map(str::trim);
     if lines.next() != Some("#EXTM3U") {
         return Err("is no playlist: it does not begin with #EXTM3U".into());
