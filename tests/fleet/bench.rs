@@ -79,7 +79,7 @@ async fn against_one_process(cluster: &Cluster, what: &str, clip: &Path, preset:
         let id = format!("pair-{preset}-{n}");
         let mut job = job(cluster, &id, &source, set);
         job["preset"] = preset.into();
-        let document = cluster.home.write(&format!("{id}.json"), &job.to_string());
+        let document = cluster.home.write(&format!("{id}.json"), job.to_string());
         let begun = Instant::now();
         cluster.does(&["submit", document.to_str().expect("our own path"), "--wait"]);
         pairs.push((alone.as_secs_f64(), begun.elapsed().as_secs_f64()));
