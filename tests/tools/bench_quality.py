@@ -174,7 +174,7 @@ class Bench:
             decided = None
             while not decided and running.poll() is None:
                 time.sleep(0.02)
-                decided = next(out.rglob("plan-decided.json"), None) or next(out.parent.glob("**/plan-decided.json"), None) if out.exists() else None
+                decided = next(out.rglob("plan-decided.json"), None) if out.exists() else None
             running.send_signal(signal.SIGKILL)
             running.wait()
             if not decided:
