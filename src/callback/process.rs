@@ -53,7 +53,7 @@ pub struct Tools {
     schedule: Schedule,
     deliverer: Arc<Deliverer>,
     clock: Clock,
-    observer: Arc<dyn Observer>,
+    pub(super) observer: Arc<dyn Observer>,
     waitlist: Arc<Waitlist>,
 }
 

@@ -97,6 +97,7 @@ struct Desk {
 
 impl Desk {
     async fn take(&mut self, delivery: Delivery) {
+        self.tools.observer.taken(delivery.queue.labels(), delivery.waited);
         let nudge: Nudge = match serde_json::from_slice(&delivery.body) {
             Ok(nudge) => nudge,
             Err(error) => {

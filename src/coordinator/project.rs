@@ -87,6 +87,7 @@ impl Partition {
         let (mut jobs, mut ticks) = (BTreeMap::<JobId, Facts>::new(), Vec::new());
         let mut wakes = BTreeMap::<String, Vec<Delivery>>::new();
         for delivery in batch {
+            self.fleet.observer.taken(delivery.queue.labels(), delivery.waited);
             match order(&delivery.body) {
                 Ok(Order::Fact(event)) => {
                     let facts = jobs.entry(event.job.clone()).or_default();

@@ -82,6 +82,8 @@ pub(super) struct Common {
     pub broker_connected: IntGaugeVec,
     pub broker_lost: IntCounterVec,
     pub publishes: IntCounterVec,
+    pub deliveries: IntCounterVec,
+    pub queue_wait: HistogramVec,
     pub store_operations: IntCounterVec,
     pub store_seconds: HistogramVec,
     pub store_read: IntCounter,
@@ -90,6 +92,7 @@ pub(super) struct Common {
 
 impl Common {
     pub fn new(make: &Maker<'_>) -> Self {
+        let queue = ["queue", "class", "lane"];
         let info = Opts::new("narrows_build_info", "Version and role of this process; always 1.");
         Self {
             build_info: make.made(GaugeVec::new(info, &["version", "role"])),
@@ -107,6 +110,13 @@ impl Common {
                 "narrows_broker_publishes_total",
                 "Messages sent to the broker, by its answer; what was not confirmed is sent again or told as a failure.",
                 &["outcome"],
+            ),
+            deliveries: make.counters("narrows_deliveries_total", "Messages taken off the queues.", &queue),
+            queue_wait: make.histograms(
+                "narrows_queue_wait_seconds",
+                "How long messages lay in their queue since they were due, when they were taken.",
+                &queue,
+                &WAIT_S,
             ),
             store_operations: make.counters(
                 "narrows_store_operations_total",
@@ -130,8 +140,6 @@ pub(super) struct Work {
     pub slots: IntGaugeVec,
     pub slots_busy: IntGaugeVec,
     pub draining: IntGauge,
-    pub deliveries: IntCounterVec,
-    pub queue_wait: HistogramVec,
     pub parts_started: IntCounterVec,
     pub parts_ended: IntCounterVec,
     pub part_seconds: HistogramVec,
@@ -150,19 +158,11 @@ pub(super) struct Work {
 
 impl Work {
     pub fn new(make: &Maker<'_>) -> Self {
-        let queue = ["queue", "class", "lane"];
         let rung = ["codec", "height"];
         Self {
             slots: make.gauges("narrows_slots", "Children that may run at once.", &["class"]),
             slots_busy: make.gauges("narrows_slots_busy", "Slots that are at work.", &["class"]),
             draining: make.gauge("narrows_worker_draining", "Whether nothing further is taken: 1, or 0."),
-            deliveries: make.counters("narrows_deliveries_total", "Messages taken off the queues.", &queue),
-            queue_wait: make.histograms(
-                "narrows_queue_wait_seconds",
-                "How long messages lay in their queue since they were due, when they were taken.",
-                &queue,
-                &WAIT_S,
-            ),
             parts_started: make.counters("narrows_parts_started_total", "Deliveries of parts that were begun.", &["kind"]),
             parts_ended: make.counters(
                 "narrows_parts_ended_total",

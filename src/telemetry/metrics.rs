@@ -72,7 +72,7 @@ impl Metrics {
         registry.register(Box::new(ProcessCollector::for_self())).expect("no family is made twice");
         common.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), role.name()]).set(1.0);
         let metrics = Self { registry, common, work, jobs };
-        metrics.begin();
+        metrics.begin(role);
         Arc::new(metrics)
     }
 
@@ -88,7 +88,7 @@ impl Metrics {
     }
 
     /// Series that are there before anything happens.
-    fn begin(&self) {
+    fn begin(&self, role: Role) {
         for connection in CONNECTIONS {
             self.common.broker_connected.with_label_values(&[connection]).set(0);
             self.common.broker_lost.with_label_values(&[connection]).inc_by(0);
@@ -112,9 +112,10 @@ impl Metrics {
                 self.work.children_ended.with_label_values(&[task, outcome]).inc_by(0);
             }
         }
-        for queue in Queue::all().filter(|queue| !queue.has_single_consumer()) {
+        // Coordinators take what has one consumer at a time, workers everything else.
+        for queue in Queue::all().filter(|queue| queue.has_single_consumer() == (role == Role::Coordinator)) {
             let QueueLabels { queue, class, lane } = queue.labels();
-            self.work.deliveries.with_label_values(&[queue, class, lane]).inc_by(0);
+            self.common.deliveries.with_label_values(&[queue, class, lane]).inc_by(0);
         }
         for state in State::ALL.into_iter().filter(|state| state.is_terminal()) {
             self.jobs.ended.with_label_values(&[state.name()]).inc_by(0);
@@ -221,9 +222,9 @@ impl Observer for Metrics {
     }
 
     fn taken(&self, QueueLabels { queue, class, lane }: QueueLabels, waited: Option<Duration>) {
-        self.work.deliveries.with_label_values(&[queue, class, lane]).inc();
+        self.common.deliveries.with_label_values(&[queue, class, lane]).inc();
         if let Some(waited) = waited {
-            self.work.queue_wait.with_label_values(&[queue, class, lane]).observe(waited.as_secs_f64());
+            self.common.queue_wait.with_label_values(&[queue, class, lane]).observe(waited.as_secs_f64());
         }
     }
 

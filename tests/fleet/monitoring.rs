@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Longest wait for a job of this test.
-const ENDS_WITHIN: Duration = Duration::from_secs(120);
+const ENDS_WITHIN: Duration = Duration::from_secs(240);
 /// A rate needs two samples of a series, and the first of a series is often the first of its kind: with two workers it may
 /// take a few jobs until each kind was seen twice by one of them.
 const MOST_JOBS: usize = 8;

@@ -100,6 +100,7 @@ fn a_role_shows_its_own_families_and_the_first_of_everything_that_is_alarming_ha
         assert_eq!(value(&worker, series), 0.0);
     }
     assert_eq!(value(&coordinator, "narrows_callback_attempts_total{outcome=\"given_up\"}"), 0.0);
+    assert_eq!(value(&coordinator, "narrows_deliveries_total{class=\"\",lane=\"\",queue=\"events\"}"), 0.0);
     assert_eq!(value(&coordinator, "narrows_jobs_ended_total{state=\"failed\"}"), 0.0);
 }
 
