@@ -90,7 +90,7 @@ fn top_plot(report: &JobReport, story: &Story, hover: &mut BTreeMap<&'static str
     let values = story.scores.iter().map(|score| score.vmaf).chain(rung.planned_vmaf.iter().map(|step| step.value));
     let (low, _) = ends_of(values.chain(decided.map(|rung| rung.goal_vmaf)))?;
     let floor = decided.map(|rung| rung.floor_vmaf).filter(|floor| *floor > low - FLOOR_IN_SIGHT_VMAF);
-    let bottom = (floor.map_or(low, |floor| low.min(floor)) - 1.0).min(BEST_VMAF - LEAST_SPAN_VMAF).max(0.0);
+    let bottom = (floor.map_or(low, |floor| low.min(floor)) - 1.0).clamp(0.0, BEST_VMAF - LEAST_SPAN_VMAF);
     let label = format!("VMAF-NEG of the top rung, {}, planned and measured over time", rung.name);
     let mut plot = Plot::new("top", label, TOP_HEIGHT, Across::Time, (time_axis(story), Axis::linear(bottom, BEST_VMAF)));
     seams(&mut plot, story);
@@ -119,7 +119,7 @@ fn planned_plot(story: &Story, hover: &mut BTreeMap<&'static str, Timed>) -> Opt
         return None;
     }
     let (low, _) = ends_of(story.rungs.iter().flat_map(|rung| &rung.planned_vmaf).map(|step| step.value))?;
-    let bottom = (low - 1.0).min(BEST_VMAF - LEAST_SPAN_VMAF).max(0.0);
+    let bottom = (low - 1.0).clamp(0.0, BEST_VMAF - LEAST_SPAN_VMAF);
     let label = format!("Planned VMAF-NEG of {} over time", count(story.rungs.len(), "rung"));
     let axes = (time_axis(story), Axis::linear(bottom, BEST_VMAF));
     let mut plot = Plot::new("planned", label, PLANNED_HEIGHT, Across::Time, axes);
