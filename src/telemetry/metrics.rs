@@ -35,8 +35,19 @@ const CODECS: [&str; 4] = ["h264", "h265", "av1", "aac"];
 /// What is asked of stores.
 const OPERATIONS: [&str; 7] = ["get", "stat", "list", "put", "upload", "delete", "read"];
 /// Parts and tasks of which there is a series from the start: a rate cannot see the first of something.
-const PARTS: [PartId; 4] = [PartId::Probe, PartId::Encode(0), PartId::Audio(0), PartId::Package];
-const TASKS: [&str; 4] = ["probe", "encode", "audio", "remux"];
+const PARTS: [PartId; 10] = [
+    PartId::Probe,
+    PartId::Analyse(0),
+    PartId::Survey,
+    PartId::Calibrate(0),
+    PartId::Decide,
+    PartId::Encode(0),
+    PartId::Audio(0),
+    PartId::Verify,
+    PartId::Repair(0),
+    PartId::Package,
+];
+const TASKS: [&str; 6] = ["probe", "analyse", "calibrate", "encode", "audio", "remux"];
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,8 +43,13 @@ fn reports(plan: &Plan) -> Vec<AnalyseReport> {
 }
 
 fn drafted(name: &str, sound: Vec<AudioStream>) -> (Probe, Preset, Plan) {
+    let is_kept = !sound.is_empty();
     let (probe, preset) = (source(vec![picture()], sound), preset(name, &[]));
-    let draft = check(&format!("{name}-draft"), &probe, &preset);
+    let draft = if is_kept {
+        check(&format!("{name}-draft"), &probe, &preset)
+    } else {
+        crate::plan::make(&crate::plan::make::tests::job(), &probe, &preset).unwrap()
+    };
     (probe, preset, draft)
 }
 
