@@ -2,7 +2,7 @@
 //!
 //! A probe is small even for a ten-hour source: it holds the keyframes, not the frames.
 
-use crate::plan::time::Rational;
+use crate::plan::time::{Rational, mul_div_round};
 use serde::{Deserialize, Serialize};
 
 /// Everything the plan may know of a source.
@@ -89,6 +89,54 @@ pub struct VideoStream {
     pub bit_rate: u64,
     /// ISO 639-2 language, when the source says one.
     pub language: Option<String>,
+}
+
+impl VideoStream {
+    /// Small progressive BT.709 pictures at an even pace, so many, with keyframes at these: what is supposed where there is no
+    /// source. Widths, rates and the rest are set over it.
+    pub fn even(time_base: Rational, frame_rate: Rational, first_pts: i64, frames: i64, keyframes: &[i64]) -> Self {
+        let ticks = |frame: i64| mul_div_round(frame * frame_rate.den, time_base.den, frame_rate.num * time_base.num);
+        let keyframe = |frame: &i64| {
+            let pts = first_pts + ticks(*frame);
+            Keyframe { pts, dts: pts, pos: *frame, ordinal: frame.unsigned_abs() }
+        };
+        Self {
+            index: 0,
+            codec: "h264".into(),
+            profile: None,
+            time_base,
+            width: 320,
+            height: 180,
+            sample_aspect: Rational::new(1, 1),
+            rotation: 0,
+            pixel_format: "yuv420p".into(),
+            bit_depth: 8,
+            colour: Colour {
+                full_range: false,
+                primaries: "bt709".into(),
+                transfer: "bt709".into(),
+                matrix: "bt709".into(),
+                dynamic_range: DynamicRange::Sdr,
+                mastering_display: None,
+                content_light: None,
+            },
+            frame_rate,
+            constant_rate: true,
+            interlace: Interlace::Progressive,
+            packets: frames.unsigned_abs(),
+            missing: None,
+            first_pts,
+            last_pts: first_pts + ticks(frames - 1),
+            end_pts: first_pts + ticks(frames),
+            longest_frame: ticks(1),
+            shortest_frame: ticks(1),
+            clock: Clock::Trusted,
+            keyframes: keyframes.iter().map(keyframe).collect(),
+            table: None,
+            bit_rate: 1_000_000,
+            language: None,
+        }
+    }
 }
 
 /// Everything to decode a stream from any of its packets without opening the container again: a chunk of a film then

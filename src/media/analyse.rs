@@ -9,9 +9,9 @@ mod cuts;
 mod texture;
 mod trial;
 
+use crate::media::chain::Chain;
 use crate::media::encode::{cpu_seconds, output_time};
 use crate::media::error::Result;
-use crate::media::filter::{Graph, Shape};
 use crate::media::frame::Frame;
 use crate::media::input::Host;
 use crate::media::judge::format_of;
@@ -19,7 +19,6 @@ use crate::media::window::Window;
 use crate::plan::Rung;
 use crate::plan::narrowband::ProbePoint;
 use crate::plan::narrowband::grid::SceneCut;
-use crate::plan::time::Rational;
 use crate::quality::Format;
 use crate::sandbox::protocol::{
     AnalyseReport, AnalyseSpent, AnalyseTask, CalibrateReport, CalibrateTask, EncodeTask, Limits, SizedPoint,
@@ -41,7 +40,7 @@ pub fn analyse(host: &dyn Host, limits: &Limits, task: &AnalyseTask) -> Result<A
     let mut study = Study::new(host, encode, u64::MAX)?;
     study.open_trials(wanted, task.scored_every, limits)?;
     if let Some(rung) = encode.rungs.first() {
-        study.watch_out(rung, task.scored_every);
+        study.watch_out(rung, task.scored_every)?;
     }
     study.run(limits)?;
     let (points, found) = (study.points(), study.cuts());
@@ -102,9 +101,8 @@ struct Study<'t> {
     host: &'t dyn Host,
     task: &'t EncodeTask,
     /// The sizes that pictures are scaled to, and the last picture of each.
-    outputs: Vec<Rung>,
+    chain: Chain<'t>,
     pictures: Vec<Frame>,
-    graph: Option<Graph>,
     trials: Vec<Trial>,
     watcher: Option<Watcher>,
     /// Output ticks.
@@ -130,9 +128,8 @@ impl<'t> Study<'t> {
         Ok(Self {
             host,
             task,
-            outputs: Vec::new(),
+            chain: Chain::new(task, Vec::new(), false),
             pictures: Vec::new(),
-            graph: None,
             trials: Vec::new(),
             watcher: None,
             start: task.chunk.start.map(|t| output_time(task, t)),
@@ -162,25 +159,23 @@ impl<'t> Study<'t> {
 
     /// The output of that rung's size.
     fn output(&mut self, rung: &Rung) -> Result<usize> {
-        let same = |other: &Rung| (other.width, other.height) == (rung.width, rung.height);
-        if let Some(place) = self.outputs.iter().position(same) {
-            return Ok(place);
+        let place = self.chain.output(rung);
+        if place == self.pictures.len() {
+            self.pictures.push(Frame::new()?);
         }
-        self.outputs.push(Rung { scale_from: None, ..rung.clone() });
-        self.pictures.push(Frame::new()?);
-        Ok(self.outputs.len() - 1)
+        Ok(place)
     }
 
-    /// Looks at the pictures of that rung's size, too. Without a trial of that size there are none.
-    fn watch_out(&mut self, rung: &Rung, every: u32) {
-        let same = |other: &Rung| (other.width, other.height) == (rung.width, rung.height);
-        let Some(output) = self.outputs.iter().position(same) else { return };
+    /// Looks at the pictures of that rung's size, too.
+    fn watch_out(&mut self, rung: &Rung, every: u32) -> Result<()> {
+        let output = self.output(rung)?;
         let format = format_of(rung);
         let cuts = Cuts::new(format, self.task.frame_rate);
         if cuts.is_none() {
             self.notes.push("the picture is too small to look for scenes in it".into());
         }
         self.watcher = Some(Watcher { output, format, every: u64::from(every.max(1)), cuts, look: Look::new(format) });
+        Ok(())
     }
 
     fn run(&mut self, limits: &Limits) -> Result<()> {
@@ -195,67 +190,50 @@ impl<'t> Study<'t> {
                 break;
             }
         }
-        self.flush_graph()
+        self.flush()
     }
 
     /// Takes a decoded frame; false when no more are needed.
     fn take(&mut self, frame: &mut Frame, pts: i64) -> Result<bool> {
-        let began = cpu_seconds();
-        let mut padded;
-        let frame = if self.task.filters.pad_to_even {
-            padded = frame.padded_to_even()?;
-            &mut padded
-        } else {
-            frame
-        };
-        let shape = Shape::of(frame);
-        if self.graph.as_ref().is_some_and(|graph| !graph.fits(&shape)) {
-            self.flush_graph()?;
-        }
         let time = output_time(self.task, pts);
         if self.end.is_none_or(|end| time < end) {
             let duration = frame.get().pkt_duration.max(0) * self.task.ticks_per_tick;
             self.last_frame_end = time + if duration > 0 { duration } else { self.task.frame_duration };
         }
-        let graph = match &mut self.graph {
-            Some(graph) => graph,
-            none => {
-                let base = Rational::new(1, i64::from(self.task.timescale));
-                none.insert(Graph::open(&shape, base, self.task.frame_rate, &self.task.filters, (&self.outputs[..], false))?)
-            }
-        };
-        frame.get_mut().pts = time;
-        graph.push(frame)?;
+        let began = cpu_seconds();
+        let mut padded = self.chain.padded(frame)?;
+        let frame = padded.as_mut().unwrap_or(frame);
+        self.spent.decode_s += cpu_seconds() - began;
+        if !self.chain.fits(frame) {
+            self.flush()?;
+        }
+        let began = cpu_seconds();
+        self.chain.push(frame, time)?;
         self.spent.decode_s += cpu_seconds() - began;
         self.pull_all()?;
         let after = if self.watcher.is_some() { cuts::PICTURES_AFTER } else { 1 };
         Ok(self.after_end < after)
     }
 
-    fn flush_graph(&mut self) -> Result<()> {
-        if let Some(graph) = &mut self.graph {
-            graph.finish()?;
-        }
+    fn flush(&mut self) -> Result<()> {
+        self.chain.finish()?;
         self.pull_all()?;
-        self.graph = None;
+        self.chain.close();
         Ok(())
     }
 
     fn pull_all(&mut self) -> Result<()> {
-        let Some(mut graph) = self.graph.take() else { return Ok(()) };
         loop {
             let began = cpu_seconds();
             let mut time = None;
             for (output, picture) in self.pictures.iter_mut().enumerate() {
-                let pulled = graph.pull(output, picture)?;
+                let pulled = self.chain.pull(output, picture)?;
                 time = if output == 0 { pulled } else { time.filter(|_| pulled.is_some()) };
             }
             self.spent.decode_s += cpu_seconds() - began;
-            let Some(time) = time else { break };
+            let Some(time) = time else { return Ok(()) };
             self.see(time);
         }
-        self.graph = Some(graph);
-        Ok(())
     }
 
     /// Takes the pictures of that time.

@@ -1,13 +1,12 @@
 //! One chunk, all its rungs: decode once, scale once per rung, encode.
 
+use crate::media::chain::Chain;
 use crate::media::encoder::RungEncoder;
 use crate::media::error::Result;
-use crate::media::filter::{Graph, Shape};
 use crate::media::frame::Frame;
 use crate::media::input::Host;
 use crate::media::window::Window;
 use crate::plan::Rung;
-use crate::plan::time::Rational;
 use crate::sandbox::protocol::{EncodeReport, EncodeTask, FrameProof, Limits};
 use std::path::Path;
 
@@ -31,10 +30,9 @@ struct ChunkEncoder<'t> {
     host: &'t dyn Host,
     task: &'t EncodeTask,
     rungs: Vec<RungEncoder<'t>>,
-    graph: Option<Graph>,
+    /// To the rungs, and to the picture as it is shown where the top rung is measured beside that.
+    chain: Chain<'t>,
     scaled: Frame,
-    /// What pictures are scaled to: the rungs, and the picture as it is shown where the top rung is measured beside that.
-    outputs: Vec<Rung>,
     reference: Option<Frame>,
     head: Option<FrameProof>,
     next: Option<FrameProof>,
@@ -64,15 +62,15 @@ impl<'t> ChunkEncoder<'t> {
         let reference = shown.map(|_| Frame::new()).transpose()?;
         let as_decoded = shown.map(|rung| Rung { scale_from: None, ..rung.clone() });
         let outputs = task.rungs.iter().cloned().chain(as_decoded).collect();
+        let chain = Chain::new(task, outputs, reference.is_some());
         let cuts =
             task.chunk.segments.iter().zip(task.chunk.first_segment..).map(|(&at, n)| (output_time(task, at), n)).collect();
         Ok(Self {
             host,
             task,
             rungs,
-            graph: None,
+            chain,
             scaled: Frame::new()?,
-            outputs,
             reference,
             head: None,
             next: None,
@@ -117,50 +115,32 @@ impl<'t> ChunkEncoder<'t> {
     }
 
     fn filter(&mut self, frame: &mut Frame, pts: i64) -> Result<()> {
-        let mut padded;
-        let frame = if self.task.filters.pad_to_even {
-            padded = frame.padded_to_even()?;
-            &mut padded
-        } else {
-            frame
-        };
-        let shape = Shape::of(frame);
-        if self.graph.as_ref().is_some_and(|g| !g.fits(&shape)) {
-            self.flush_graph()?;
+        let mut padded = self.chain.padded(frame)?;
+        let frame = padded.as_mut().unwrap_or(frame);
+        if !self.chain.fits(frame) {
+            self.flush()?;
         }
-        let graph = match &mut self.graph {
-            Some(graph) => graph,
-            none => {
-                let base = Rational::new(1, i64::from(self.task.timescale));
-                let outputs = (&self.outputs[..], self.reference.is_some());
-                none.insert(Graph::open(&shape, base, self.task.frame_rate, &self.task.filters, outputs)?)
-            }
-        };
-        frame.get_mut().pts = output_time(self.task, pts);
-        graph.push(frame)?;
+        self.chain.push(frame, output_time(self.task, pts))?;
         self.pull_all()
     }
 
-    fn flush_graph(&mut self) -> Result<()> {
-        if let Some(graph) = &mut self.graph {
-            graph.finish()?;
-        }
+    fn flush(&mut self) -> Result<()> {
+        self.chain.finish()?;
         self.pull_all()?;
-        self.graph = None;
+        self.chain.close();
         Ok(())
     }
 
     fn pull_all(&mut self) -> Result<()> {
-        let Some(mut graph) = self.graph.take() else { return Ok(()) };
         let mut pulled = true;
         while pulled {
             pulled = false;
             if let Some(reference) = &mut self.reference {
-                graph.pull(self.rungs.len(), reference)?;
+                self.chain.pull(self.rungs.len(), reference)?;
             }
             for rung in 0..self.rungs.len() {
                 let before = cpu_seconds();
-                let time = graph.pull(rung, &mut self.scaled)?;
+                let time = self.chain.pull(rung, &mut self.scaled)?;
                 if let Some(time) = time {
                     pulled = true;
                     self.encode(rung, time)?;
@@ -168,7 +148,6 @@ impl<'t> ChunkEncoder<'t> {
                 self.rungs[rung].cpu_s += cpu_seconds() - before;
             }
         }
-        self.graph = Some(graph);
         Ok(())
     }
 
@@ -209,7 +188,7 @@ impl<'t> ChunkEncoder<'t> {
     }
 
     fn finish(mut self, window: &mut Window) -> Result<EncodeReport> {
-        self.flush_graph()?;
+        self.flush()?;
         let end = self.end_time.unwrap_or(self.last_frame_end);
         let mut rungs = Vec::new();
         let mut verified = None;

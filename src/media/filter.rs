@@ -304,8 +304,8 @@ fn before_scaling(filters: &Filters, rungs: &[Rung]) -> Vec<String> {
     }
     chain.extend(turning(filters.rotation).map(String::from));
     if filters.tone_map {
-        // At the top rung's size: a pixel that no rung shows need not be mapped. ITU-R BT.2408: reference white 203 cd/m2.
-        if let Some(top) = rungs.first() {
+        // At the largest size: a pixel that no rung shows need not be mapped. ITU-R BT.2408: reference white 203 cd/m2.
+        if let Some(top) = rungs.iter().rev().max_by_key(|rung| u64::from(rung.width) * u64::from(rung.height)) {
             chain.push(format!("scale=w={}:h={}:flags={}", top.width, top.height, top.scaler));
         }
         chain.push("zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,tonemap=tonemap=mobius:desat=2,zscale=t=bt709:m=bt709:r=tv,format=yuv420p".into());

@@ -7,6 +7,7 @@
 pub mod analyse;
 pub mod audio;
 pub mod boxes;
+pub mod chain;
 pub mod child;
 pub mod codecs;
 pub mod decode;

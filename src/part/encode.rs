@@ -6,7 +6,7 @@ use super::tools::{Attempt, Planned, Tools};
 use super::upload::{self, MediaPlace};
 use crate::observe::{Encoded, Observer};
 use crate::plan::make;
-use crate::plan::marker::{Marker, PartResult};
+use crate::plan::marker::{Marker, PartId, PartResult};
 use crate::sandbox::InputSource;
 use crate::sandbox::protocol::{EncodeReport, EncodeTask, Report, Task};
 use crate::store::StoreError;
@@ -40,7 +40,7 @@ async fn work(tools: &Tools, planned: &Planned, mut task: EncodeTask, attempt: &
     drop(attempt.permit.take());
     let Report::Encode(mut report) = worked.report else { return Err(unexpected(attempt.part, "no encode")) };
     check(&report, &task).map_err(|what| unexpected(attempt.part, &what))?;
-    tell_encoded(&*tools.observer, &task, &report);
+    tell_encoded(&*tools.observer, attempt.part, &task, &report);
     // A chunk into which no frame fell has nothing to upload.
     report.rungs.retain(|rung| !rung.segments.is_empty());
     let place = MediaPlace::of(tools, planned)?;
@@ -72,8 +72,9 @@ pub(super) async fn inputs(tools: &Tools, planned: &Planned, task: &mut EncodeTa
     Ok(inputs)
 }
 
-/// Says what a chunk came to. Every rung holds the whole chunk, so the longest is the chunk's length.
-fn tell_encoded(observer: &dyn Observer, task: &EncodeTask, report: &EncodeReport) {
+/// Says what a chunk came to. Every rung holds the whole chunk, so the longest is the chunk's length; a repair makes more of
+/// a rung, and no more of the source.
+fn tell_encoded(observer: &dyn Observer, part: PartId, task: &EncodeTask, report: &EncodeReport) {
     let mut longest_s = 0.0_f64;
     for made in &report.rungs {
         let Some(rung) = task.rungs.iter().find(|rung| rung.name == made.name) else { continue };
@@ -82,7 +83,9 @@ fn tell_encoded(observer: &dyn Observer, task: &EncodeTask, report: &EncodeRepor
         let codec = metered::codec(&rung.encoder.sample_entry, &rung.encoder.library);
         observer.rung_encoded(&Encoded { codec: &codec, height: rung.height, frames: made.frames, media_s });
     }
-    observer.chunk_encoded(longest_s);
+    if matches!(part, PartId::Encode(_)) {
+        observer.chunk_encoded(longest_s);
+    }
 }
 
 /// The packet table that the probe left; without it the child opens the container.

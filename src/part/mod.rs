@@ -32,7 +32,6 @@ pub use report::REPORT_PATH;
 pub use tools::{Attempt, Mode, PartMessage, Planned, Settings, Slot, Spent, Tools, latest_revision};
 
 use crate::event::{Fact, Stage};
-use crate::plan::Revision;
 use crate::plan::marker::{Marker, PartId, PartResult};
 use crate::store::key::Key;
 use accepted::Accepted;
@@ -103,21 +102,16 @@ async fn do_and_mark(
 
 async fn work(tools: &Tools, accepted: &Accepted, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let part = attempt.part;
-    if part == PartId::Probe {
-        return probe::run(tools, accepted, attempt).await;
-    }
-    let planned = tools.planned(accepted, part.works_by()).await?;
+    let planned = || tools.planned(accepted, part.works_by());
     match part {
         PartId::Probe => probe::run(tools, accepted, attempt).await,
-        PartId::Analyse(chunk) => analyse::run(tools, &planned, chunk, attempt).await,
-        PartId::Survey => revise::run(tools, &planned, Revision::Surveyed, attempt).await,
-        PartId::Calibrate(chunk) => calibrate::run(tools, &planned, chunk, attempt).await,
-        PartId::Decide => revise::run(tools, &planned, Revision::Decided, attempt).await,
-        PartId::Encode(chunk) => encode::run(tools, &planned, chunk, attempt).await,
-        PartId::Audio(rendition) => audio::run(tools, &planned, rendition, attempt).await,
-        PartId::Verify => revise::run(tools, &planned, Revision::Verified, attempt).await,
-        PartId::Repair(chunk) => encode::repair(tools, &planned, chunk, attempt).await,
-        PartId::Package => package::run(tools, &planned, attempt).await,
+        PartId::Analyse(chunk) => analyse::run(tools, &*planned().await?, chunk, attempt).await,
+        PartId::Calibrate(chunk) => calibrate::run(tools, &*planned().await?, chunk, attempt).await,
+        PartId::Encode(chunk) => encode::run(tools, &*planned().await?, chunk, attempt).await,
+        PartId::Repair(chunk) => encode::repair(tools, &*planned().await?, chunk, attempt).await,
+        PartId::Audio(rendition) => audio::run(tools, &*planned().await?, rendition, attempt).await,
+        PartId::Survey | PartId::Decide | PartId::Verify => revise::run(tools, &*planned().await?, attempt).await,
+        PartId::Package => package::run(tools, &*planned().await?, attempt).await,
     }
 }
 

@@ -15,17 +15,12 @@ use crate::store::key::Key;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-pub(super) async fn run(
-    tools: &Tools,
-    planned: &Planned,
-    revision: Revision,
-    attempt: &mut Attempt,
-) -> Result<Marker, PartError> {
+pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let started = Instant::now();
     drop(attempt.permit.take());
-    if planned.plan.narrowband().is_none() {
+    let Some(revision) = attempt.part.revises().filter(|_| planned.plan.narrowband().is_some()) else {
         return Err(PartError::Poison(format!("{}: the plan has no such part", attempt.part)));
-    }
+    };
     if planned.plan.revision() < revision {
         write(tools, planned, revision, attempt.part).await?;
     }

@@ -6,7 +6,7 @@ use crate::plan::marker::PartId;
 use crate::plan::preset::Preset;
 use crate::plan::time::Rational;
 use crate::plan::{self, Plan};
-use crate::probe::{AudioStream, Clock, Colour, DynamicRange, Interlace, Keyframe, Probe, Scan, VideoStream};
+use crate::probe::{AudioStream, Probe, Scan, VideoStream};
 use crate::reconcile::{Step, reconcile};
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
@@ -100,49 +100,9 @@ fn leads_to_the_end(step: impl Fn(&BTreeSet<PartId>, Option<PartId>) -> Step) ->
 /// A source with one picture and one sound, of constant rates.
 fn source(arrival: &Arrival) -> Probe {
     let frames = ((arrival.media_s * FRAMES_A_SECOND as f64).round() as i64).max(1);
-    let frame = TICKS / FRAMES_A_SECOND;
-    let end = frames * frame;
-    let keyframe_ticks = KEYFRAME_EVERY * TICKS;
-    let keyframe = |n: i64| {
-        let pts = n * keyframe_ticks;
-        Keyframe { pts, dts: pts, pos: n, ordinal: (n * KEYFRAME_EVERY * FRAMES_A_SECOND) as u64 }
-    };
-    let video = VideoStream {
-        index: 0,
-        codec: "h264".into(),
-        profile: None,
-        time_base: Rational::new(1, TICKS),
-        width: arrival.width,
-        height: arrival.height,
-        sample_aspect: Rational::new(1, 1),
-        rotation: 0,
-        pixel_format: "yuv420p".into(),
-        bit_depth: 8,
-        colour: Colour {
-            full_range: false,
-            primaries: "bt709".into(),
-            transfer: "bt709".into(),
-            matrix: "bt709".into(),
-            dynamic_range: DynamicRange::Sdr,
-            mastering_display: None,
-            content_light: None,
-        },
-        frame_rate: Rational::new(FRAMES_A_SECOND, 1),
-        constant_rate: true,
-        interlace: Interlace::Progressive,
-        packets: frames as u64,
-        missing: None,
-        first_pts: 0,
-        last_pts: end - frame,
-        end_pts: end,
-        longest_frame: frame,
-        shortest_frame: frame,
-        clock: Clock::Trusted,
-        keyframes: (0..=(end - 1) / keyframe_ticks).map(keyframe).collect(),
-        table: None,
-        bit_rate: 6_000_000,
-        language: None,
-    };
+    let keyframes: Vec<i64> = (0..frames).step_by((KEYFRAME_EVERY * FRAMES_A_SECOND) as usize).collect();
+    let even = VideoStream::even(Rational::new(1, TICKS), Rational::new(FRAMES_A_SECOND, 1), 0, frames, &keyframes);
+    let video = VideoStream { width: arrival.width, height: arrival.height, bit_rate: 6_000_000, ..even };
     let sound = AudioStream {
         index: 1,
         codec: "aac".into(),

@@ -12,12 +12,9 @@ use cluster::{ACME, Cluster, PROGRAM, Setup};
 use common::store_proxy::Requests;
 use media::{Clip, Rate};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 const SLOTS: usize = 2;
 /// Wall time of the fleet over that of one process, at most.
@@ -126,13 +123,7 @@ async fn waits(cluster: &Cluster) {
     for n in 0..SMALL_JOBS {
         let id = format!("small-{n}");
         run(cluster, &job(cluster, &id, &source, &tiny())).await;
-        let mut at = BTreeMap::new();
-        for path in cluster.work_list(&format!("events/{id}/")).await {
-            let event = cluster.work_json(&path).await.unwrap_or_default();
-            let (text, id) = (event["at"].as_str().unwrap_or_default(), event["id"].as_str().unwrap_or_default());
-            let time = OffsetDateTime::parse(text, &Rfc3339).expect("events say when");
-            at.insert(id.split_once('/').map_or("", |(_, kind)| kind).to_string(), time);
-        }
+        let at = cluster.told(&id).await;
         let between = |from: &str, to: &str| (at[to] - at[from]).as_seconds_f64() * 1000.0;
         starts.push(between("job.accepted", "job.started"));
         ends.push(between("stage.completed/package", "job.completed"));

@@ -16,8 +16,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 const SLOTS: usize = 2;
 const JOBS: usize = 50;
@@ -93,13 +91,7 @@ async fn calibrate(cluster: &Cluster, sources: &BTreeMap<u32, String>) -> (Vec<S
         assert_eq!(cluster.ended(&id, PATIENCE).await, "completed");
         let report = cluster.bucket(MEDIA).read(&format!("out/{id}/report.json")).await.expect("it is there").to_vec();
         reports.push(cluster.home.write(&format!("{id}.json"), report).display().to_string());
-        let mut at = BTreeMap::new();
-        for path in cluster.work_list(&format!("events/{id}/")).await {
-            let event = cluster.work_json(&path).await.unwrap_or_default();
-            let (text, id) = (event["at"].as_str().unwrap_or_default(), event["id"].as_str().unwrap_or_default());
-            let time = OffsetDateTime::parse(text, &Rfc3339).expect("events say when");
-            at.insert(id.split_once('/').map_or("", |(_, kind)| kind).to_string(), time);
-        }
+        let at = cluster.told(&id).await;
         probes.push((at["stage.completed/probe"] - at["stage.started/probe"]).as_seconds_f64());
         packages.push((at["stage.completed/package"] - at["stage.started/package"]).as_seconds_f64());
     }

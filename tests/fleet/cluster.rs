@@ -10,9 +10,12 @@ use lapin::{BasicProperties, Connection, ConnectionProperties};
 use opendal_http_transport_reqwest::ReqwestTransport;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_narrows");
 /// Buckets: what the fleet keeps for itself, and what customers see.
@@ -317,6 +320,35 @@ impl Cluster {
             assert!(begun.elapsed() < within, "{job} is {state} after {within:?}\n{}", logs());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// When each event of a job was told, by its id without the job's.
+    pub async fn told(&self, job: &str) -> BTreeMap<String, OffsetDateTime> {
+        let mut at = BTreeMap::new();
+        for path in self.work_list(&format!("events/{job}/")).await {
+            let event = self.work_json(&path).await.unwrap_or_default();
+            let (text, id) = (event["at"].as_str().unwrap_or_default(), event["id"].as_str().unwrap_or_default());
+            let time = OffsetDateTime::parse(text, &Rfc3339).expect("events say when");
+            at.insert(id.split_once('/').map_or("", |(_, kind)| kind).to_string(), time);
+        }
+        at
+    }
+
+    /// A small ladder in chunks of two seconds, told to one endpoint.
+    pub fn small_job(&self, id: &str, source: &str, callback: &str) -> Value {
+        json!({
+            "id": id,
+            "tenant": ACME.name,
+            "input": { "uri": source },
+            "output": { "uri": self.uri(&format!("out/{id}/")) },
+            "preset": "h264",
+            "set": {
+                "video.rungs": [{ "height": 120, "crf": 35 }, { "height": 80, "crf": 35 }], "video.speed": "ultrafast",
+                "packaging.segment_s": 2, "chunk.grid": "fixed", "chunk.target_s": 2, "chunk.shortest_s": 1,
+            },
+            "callbacks": [{ "url": callback }],
+            "extend": format!("mine-{id}"),
+        })
     }
 
     /// The last lines of everybody.

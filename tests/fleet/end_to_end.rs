@@ -15,23 +15,6 @@ use std::time::Duration;
 /// Longest wait for a job of these tests.
 const ENDS_WITHIN: Duration = Duration::from_secs(120);
 
-/// A small ladder in chunks of two seconds.
-fn job(cluster: &Cluster, id: &str, source: &str, callback: &str) -> Value {
-    json!({
-        "id": id,
-        "tenant": ACME.name,
-        "input": { "uri": source },
-        "output": { "uri": cluster.uri(&format!("out/{id}/")) },
-        "preset": "h264",
-        "set": {
-            "video.rungs": [{ "height": 120, "crf": 35 }, { "height": 80, "crf": 35 }], "video.speed": "ultrafast",
-            "packaging.segment_s": 2, "chunk.grid": "fixed", "chunk.target_s": 2, "chunk.shortest_s": 1,
-        },
-        "callbacks": [{ "url": callback }],
-        "extend": format!("mine-{id}"),
-    })
-}
-
 /// Everything under a prefix of the customers' bucket, as files.
 async fn fetch(cluster: &Cluster, prefix: &str, folder: &Path) {
     let media = cluster.bucket(MEDIA);
@@ -66,7 +49,7 @@ async fn jobs_by_every_door_end_in_outputs_that_decode_and_callbacks_that_verify
     let mut jobs = Vec::new();
     for (n, name) in clips.iter().enumerate() {
         let source = cluster.source(name, &kept(name)).await;
-        jobs.push(job(&cluster, &format!("clip-{n}"), &source, &hook));
+        jobs.push(cluster.small_job(&format!("clip-{n}"), &source, &hook));
     }
     cluster.publish("narrows.jobs.normal", &[jobs[0].to_string().into_bytes()]).await;
     for job in &jobs[1..3] {
@@ -123,7 +106,7 @@ async fn a_fleet_whose_buckets_are_azures_does_a_whole_job_and_purges_it() {
     let source = cluster.source("bunny.mp4", &kept("bunny-1080p25-12s.mp4")).await;
     assert!(source.starts_with("az://"), "{source}");
     let id = "kept".to_string();
-    assert!(cluster.post_job(0, ACME, &job(&cluster, &id, &source, &hook)).status < 300);
+    assert!(cluster.post_job(0, ACME, &cluster.small_job(&id, &source, &hook)).status < 300);
     assert_eq!(cluster.ended(&id, ENDS_WITHIN).await, "completed");
     let folder = cluster.home.join("fetched");
     fetch(&cluster, &format!("out/{id}/"), &folder).await;
@@ -164,7 +147,7 @@ async fn an_operator_lists_watches_cancels_replays_meters_freezes_and_purges() {
     let cluster = Cluster::start(&Setup::default());
     let hook = cluster.receiver.url("/hook");
     let source = cluster.source("bunny.mp4", &kept("bunny-1080p25-12s.mp4")).await;
-    assert!(cluster.post_job(0, ACME, &job(&cluster, "kept", &source, &hook)).status < 300);
+    assert!(cluster.post_job(0, ACME, &cluster.small_job("kept", &source, &hook)).status < 300);
     let watched = cluster.does(&["watch", "kept", "--json"]);
     let kinds: Vec<String> =
         watched.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["type"].as_str().unwrap().to_string()).collect();
@@ -205,7 +188,7 @@ async fn replay(cluster: &Cluster) {
 
 /// A job that is under way is canceled, is told so once, and leaves nothing running.
 async fn cancel(cluster: &Cluster, source: &str, hook: &str) {
-    let mut long = job(cluster, "long", source, hook);
+    let mut long = cluster.small_job("long", source, hook);
     long["set"]["video.rungs"] = json!([{ "height": 1080, "crf": 20 }]);
     long["set"]["video.speed"] = json!("veryslow");
     assert!(cluster.post_job(0, ACME, &long).status < 300);
@@ -233,12 +216,12 @@ fn meter(cluster: &Cluster) {
 /// A frozen tenant's jobs are refused and it is told why; then they are taken again.
 async fn freeze(cluster: &Cluster, source: &str, hook: &str) {
     cluster.does(&["tenant", "freeze", "acme", "--reason", "unpaid"]);
-    let refused = cluster.post_job(0, ACME, &job(cluster, "frozen", source, hook));
+    let refused = cluster.post_job(0, ACME, &cluster.small_job("frozen", source, hook));
     assert!((400..500).contains(&refused.status) && refused.text().contains("unpaid"), "{} {}", refused.status, refused.text());
     let problem = refused.header("content-type").unwrap_or_default();
     assert!(problem.starts_with("application/problem+json"), "{problem}");
     cluster.does(&["tenant", "unfreeze", "acme", "--reason", "paid"]);
-    let taken = cluster.post_job(0, ACME, &job(cluster, "thawed", source, hook));
+    let taken = cluster.post_job(0, ACME, &cluster.small_job("thawed", source, hook));
     assert!(taken.status < 300, "{} {}", taken.status, taken.text());
     assert_eq!(cluster.ended("thawed", ENDS_WITHIN).await, "completed");
 }

@@ -45,21 +45,6 @@ fn named(expression: &str) -> BTreeSet<String> {
     words.filter(|word| word.split(':').any(|piece| piece.starts_with("narrows_"))).map(str::to_string).collect()
 }
 
-fn job(cluster: &Cluster, id: &str, source: &str, hook: &str) -> Value {
-    json!({
-        "id": id,
-        "tenant": ACME.name,
-        "input": { "uri": source },
-        "output": { "uri": cluster.uri(&format!("out/{id}/")) },
-        "preset": "h264",
-        "set": {
-            "video.rungs": [{ "height": 120, "crf": 35 }, { "height": 80, "crf": 35 }], "video.speed": "ultrafast",
-            "packaging.segment_s": 2, "chunk.grid": "fixed", "chunk.target_s": 2, "chunk.shortest_s": 1,
-        },
-        "callbacks": [{ "url": hook }],
-    })
-}
-
 /// What Prometheus' own checker says of a page of metrics.
 fn complaints(page: &str) -> String {
     let mut checker = Command::new("promtool");
@@ -90,7 +75,7 @@ async fn every_panel_and_every_rule_finds_data_in_a_fleet_that_works() {
     let mut missing = Vec::new();
     for number in 1..=MOST_JOBS {
         let id = format!("watched-{number}");
-        assert!(cluster.post_job(0, ACME, &job(&cluster, &id, &source, &hook)).status < 300);
+        assert!(cluster.post_job(0, ACME, &cluster.small_job(&id, &source, &hook)).status < 300);
         assert_eq!(cluster.ended(&id, ENDS_WITHIN).await, "completed");
         let count = number as f64;
         wait_for("a scrape of the job's end", || {

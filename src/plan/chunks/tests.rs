@@ -1,5 +1,5 @@
 use super::*;
-use crate::probe::{Colour, DynamicRange, Interlace, Keyframe};
+use crate::probe::Keyframe;
 use proptest::prelude::*;
 
 /// A 25 fps source in 90 kHz ticks with keyframes at these frames.
@@ -8,45 +8,7 @@ fn stream(frames: i64, keyframes: &[i64]) -> VideoStream {
 }
 
 fn paced(frames: i64, keyframes: &[i64], time_base: Rational, frame_rate: Rational, first_pts: i64) -> VideoStream {
-    let at = |frame: i64| {
-        first_pts + mul_div_round(frame * frame_rate.den, time_base.den, frame_rate.num.checked_mul(time_base.num).unwrap())
-    };
-    VideoStream {
-        index: 0,
-        codec: "h264".into(),
-        profile: None,
-        time_base,
-        width: 320,
-        height: 180,
-        sample_aspect: Rational::new(1, 1),
-        rotation: 0,
-        pixel_format: "yuv420p".into(),
-        bit_depth: 8,
-        colour: Colour {
-            full_range: false,
-            primaries: "bt709".into(),
-            transfer: "bt709".into(),
-            matrix: "bt709".into(),
-            dynamic_range: DynamicRange::Sdr,
-            mastering_display: None,
-            content_light: None,
-        },
-        frame_rate,
-        constant_rate: true,
-        interlace: Interlace::Progressive,
-        missing: None,
-        table: None,
-        packets: frames as u64,
-        first_pts,
-        last_pts: at(frames - 1),
-        end_pts: at(frames),
-        longest_frame: at(1) - first_pts,
-        shortest_frame: at(1) - first_pts,
-        clock: Clock::Trusted,
-        keyframes: keyframes.iter().map(|frame| Keyframe { pts: at(*frame), dts: at(*frame), pos: -1, ordinal: 0 }).collect(),
-        bit_rate: 1_000_000,
-        language: None,
-    }
+    VideoStream::even(time_base, frame_rate, first_pts, frames, keyframes)
 }
 
 fn times(stream: &VideoStream) -> Vec<i64> {

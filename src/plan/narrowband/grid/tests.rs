@@ -2,49 +2,11 @@ use super::super::super::chunks;
 use super::super::super::preset::Grid;
 use super::super::super::time::{Rational, mul_div_round};
 use super::*;
-use crate::probe::{Clock, Colour, DynamicRange, Interlace, Keyframe};
 use proptest::prelude::*;
 
 /// A source of so many frames with keyframes at these.
 fn source(frames: i64, keyframes: &[i64], base: Rational, rate: Rational) -> VideoStream {
-    let first = 1_000;
-    let at = |frame: i64| first + mul_div_round(frame * rate.den, base.den, rate.num * base.num);
-    VideoStream {
-        index: 0,
-        codec: "h264".into(),
-        profile: None,
-        time_base: base,
-        width: 320,
-        height: 180,
-        sample_aspect: Rational::new(1, 1),
-        rotation: 0,
-        pixel_format: "yuv420p".into(),
-        bit_depth: 8,
-        colour: Colour {
-            full_range: false,
-            primaries: "bt709".into(),
-            transfer: "bt709".into(),
-            matrix: "bt709".into(),
-            dynamic_range: DynamicRange::Sdr,
-            mastering_display: None,
-            content_light: None,
-        },
-        frame_rate: rate,
-        constant_rate: true,
-        interlace: Interlace::Progressive,
-        missing: None,
-        table: None,
-        packets: frames as u64,
-        first_pts: first,
-        last_pts: at(frames - 1),
-        end_pts: at(frames),
-        longest_frame: at(1) - first,
-        shortest_frame: at(1) - first,
-        clock: Clock::Trusted,
-        keyframes: keyframes.iter().map(|n| Keyframe { pts: at(*n), dts: at(*n), pos: -1, ordinal: 0 }).collect(),
-        bit_rate: 1_000_000,
-        language: None,
-    }
+    VideoStream::even(base, rate, 1_000, frames, keyframes)
 }
 
 /// 25 frames a second in 90 kHz ticks.
