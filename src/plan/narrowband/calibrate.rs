@@ -51,7 +51,7 @@ pub fn calibrations(title: &TitleFacts, rules: &Rules) -> Vec<CalibrationTask> {
                 chunk: stratum.chunk,
                 width: size.width,
                 height: size.height,
-                crf: whole_step(crf.clamp(believed.0, believed.1), rules),
+                crf: rules.allocation.crf.nearest(crf.clamp(believed.0, believed.1)),
                 weight: stratum.weight,
             });
         }
@@ -62,11 +62,6 @@ pub fn calibrations(title: &TitleFacts, rules: &Rules) -> Vec<CalibrationTask> {
 /// The CRF at which the chunk has this quality, within those that are believed.
 fn expected_crf(curve: &Curve, vmaf: f64, believed: (f64, f64)) -> f64 {
     curve.crf_of_loss(loss_of(vmaf)).clamp(believed.0, believed.1)
-}
-
-fn whole_step(crf: f64, rules: &Rules) -> f64 {
-    let range = &rules.allocation.crf;
-    range.lowest + ((crf - range.lowest) / range.step).round() * range.step
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChun
         let lowest = chunk.crf - (libm::log(most_kbps / chunk.kbps) / rate_slope).max(0.0);
         let crf = secant(&chunk, wanted, slope, rules);
         let crf = if lowest.is_finite() { crf.max(lowest.min(chunk.crf)) } else { crf };
-        let crf = whole_step(crf, rules);
+        let crf = rules.allocation.crf.nearest(crf);
         if !fits || (crf - chunk.crf).abs() < LEAST_MOVE_CRF {
             continue;
         }
@@ -145,11 +145,6 @@ fn secant(chunk: &Known, wanted_vmaf: f64, slope: f64, rules: &Rules) -> f64 {
     let (wanted, measured) = (loss_of(wanted_vmaf).max(LEAST_LOSS), loss_of(chunk.measured.max(1.0)).max(LEAST_LOSS));
     let step = (libm::log(wanted / measured) / slope).clamp(-MOST_MOVE_CRF, MOST_MOVE_CRF);
     (chunk.crf + step).clamp(range.lowest, range.highest)
-}
-
-fn whole_step(crf: f64, rules: &Rules) -> f64 {
-    let range = &rules.allocation.crf;
-    range.lowest + ((crf - range.lowest) / range.step).round() * range.step
 }
 
 /// A chunk of which a measurement is known.

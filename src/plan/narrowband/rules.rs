@@ -99,6 +99,11 @@ pub struct CrfRange {
 }
 
 impl CrfRange {
+    /// The whole step nearest to a CRF of the range.
+    pub fn nearest(&self, crf: f64) -> f64 {
+        self.lowest + ((crf - self.lowest) / self.step).round() * self.step
+    }
+
     /// Below the lowest an encode is transparent and pays for noise; above the highest nothing is left of a picture.
     /// libavcodec hands SVT-AV1 whole CRFs only.
     pub const fn of(codec: VideoCodec) -> Self {
