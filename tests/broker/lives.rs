@@ -1,7 +1,7 @@
 //! What a server goes through while we work with it.
 
 use super::common::proxy::Way;
-use super::common::{Fault, FaultProxy, RabbitNode};
+use super::common::{Fault, FaultProxy, RabbitNode, wait_for};
 use super::*;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -212,6 +212,10 @@ pub async fn a_killed_server_comes_back_with_every_confirmed_message(node: &mut 
     soon(jobs.next()).await.unwrap().retry(Duration::from_secs(2)).await.unwrap();
     traffic.flows(50).await;
     tokio::task::block_in_place(|| {
+        // RabbitMQ confirms a queue up to half a second before its list of queues is on the disk, and one that is not on the list
+        // starts empty. The tiers are declared last of all.
+        let is_listed = |tier: u32| node.knows(&format!("{vhost}_narrows.retry.{tier}"));
+        wait_for("the queues to be on the disk", || (is_listed(1) && is_listed(2)).then_some(()));
         node.kill();
         node.restart();
     });
