@@ -155,7 +155,7 @@ brokers: setup
 	@.ci/packages mmdebstrap
 	@for suite in $(RABBITMQ_SUITES); do \
 	  root=$$(pwd)/target/rabbitmq/$$suite; .ci/rabbitmq $$suite $$root || exit 1; \
-	  env NARROWS_TEST_RABBITMQ_ROOT=$$root $(CARGO) nextest run --locked $(BROKER_TESTS) || exit 1; \
+	  env TEST_RABBITMQ_ROOT=$$root $(CARGO) nextest run --locked $(BROKER_TESTS) || exit 1; \
 	done
 
 bench: build packages

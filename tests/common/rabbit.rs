@@ -22,8 +22,9 @@ const BOOTS_WITHIN: Duration = Duration::from_secs(180);
 /// Longest wait for an answer to the first bytes of a connection.
 const HANDSHAKE: Duration = Duration::from_secs(2);
 const NODE: &str = "narrows@localhost";
-/// Names the root of another Debian with RabbitMQ in it; this machine's is taken where it is not set.
-const ROOT_VARIABLE: &str = "NARROWS_TEST_RABBITMQ_ROOT";
+/// Names the root of another Debian with RabbitMQ in it; this machine's is taken where it is not set. Not `NARROWS_`: the
+/// programs take that for a setting.
+const ROOT_VARIABLE: &str = "TEST_RABBITMQ_ROOT";
 /// Starts a program of another root, in its own process.
 const WITHIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/within");
 /// Where a Debian has its programs.
