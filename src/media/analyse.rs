@@ -37,13 +37,14 @@ const MOST_NOTES: usize = 8;
 pub fn analyse(host: &dyn Host, limits: &Limits, task: &AnalyseTask) -> Result<AnalyseReport> {
     let encode = &task.encode;
     let wanted = encode.rungs.iter().zip(&task.crf).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: rung });
-    let mut study = Study::new(host, encode, u64::MAX)?;
+    let mut study = Study::new(host, encode, task.beginning.map_or(u64::MAX, |beginning| beginning.frames))?;
     study.open_trials(wanted, task.scored_every, limits)?;
     if let Some(rung) = encode.rungs.first() {
         study.watch_out(rung, task.scored_every)?;
     }
     study.run(limits)?;
-    let (points, found) = (study.points(), study.cuts());
+    let whole = task.beginning.map_or(study.frames, |beginning| beginning.of);
+    let (points, found) = (study.points(whole), study.cuts());
     Ok(AnalyseReport {
         chunk: encode.chunk.index,
         frames: study.frames,
@@ -70,7 +71,8 @@ pub fn calibrate(host: &dyn Host, limits: &Limits, task: &CalibrateTask) -> Resu
     let mut study = Study::new(host, encode, task.frames)?;
     study.open_trials(as_shown.chain(as_coded), task.scored_every, limits)?;
     study.run(limits)?;
-    let (finals, probes): (Vec<_>, Vec<_>) = study.points().into_iter().partition(|(number, _)| *number < finals.len());
+    let frames = study.frames;
+    let (finals, probes): (Vec<_>, Vec<_>) = study.points(frames).into_iter().partition(|(number, _)| *number < finals.len());
     let sized = |(number, point): (usize, ProbePoint)| {
         let rung = &rungs[number];
         SizedPoint { width: rung.width, height: rung.height, point }
@@ -281,12 +283,12 @@ impl<'t> Study<'t> {
         self.spent.look_s += cpu_seconds() - began;
     }
 
-    /// What the trials measured, each with its number. Called once.
-    fn points(&mut self) -> Vec<(usize, ProbePoint)> {
+    /// What the trials measured, each with its number, as of so many pictures in all. Called once.
+    fn points(&mut self, whole: u64) -> Vec<(usize, ProbePoint)> {
         let mut points = Vec::new();
         for trial in std::mem::take(&mut self.trials) {
             let (number, crf) = (trial.number, trial.crf);
-            match trial.finish(&mut self.spent) {
+            match trial.finish(whole, &mut self.spent) {
                 Ok(point) => points.push((number, point)),
                 Err(refusal) => self.notes.push(format!("nothing at CRF {crf}: {}", refusal.message)),
             }

@@ -254,7 +254,9 @@ fn title_facts(
     let facts = |chunk: usize| {
         let report = reports.get(&(chunk as u32));
         let ticks = video.chunk_ticks(chunk).saturating_mul(video.ticks_per_tick).max(1);
-        let ticks = report.map(|report| report.ticks).filter(|ticks| *ticks > 0).unwrap_or(ticks);
+        // Of one whose beginning only was looked at the length is the plan's.
+        let is_whole = video.narrowband.as_ref().is_none_or(|narrowband| narrowband.probe.frames.is_none());
+        let ticks = report.map(|report| report.ticks).filter(|ticks| is_whole && *ticks > 0).unwrap_or(ticks);
         ChunkFacts {
             frames: report.map_or(0, |report| report.frames),
             duration_s: seconds(ticks, Rational::new(1, i64::from(video.timescale))),

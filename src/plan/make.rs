@@ -9,7 +9,7 @@ use super::{CalibrationPlan, DeinterlaceMode, Filters, NarrowbandPlan, Plan, Pro
 use super::{chunks, encoder, ladder};
 use crate::job::{Job, OnDamage};
 use crate::probe::{Clock, Interlace, Probe, VideoStream};
-use crate::sandbox::protocol::{AnalyseTask, AudioTask, CalibrateTask, EncodeTask, Verification};
+use crate::sandbox::protocol::{AnalyseTask, AudioTask, Beginning, CalibrateTask, EncodeTask, Verification};
 use std::cmp::Reverse;
 
 /// A child is told of so many keyframes before its chunk, its own among them: more than one, for the last may turn
@@ -155,10 +155,12 @@ fn rungs_of_chunk(video: &VideoPlan, chunk: usize) -> Vec<Rung> {
 /// When the plan has no such chunk, or its content decides nothing.
 pub fn analyse_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> AnalyseTask {
     let wanted = &plan.narrowband().expect("a plan with an analyse part is one of narrowband").probe;
+    let expected = plan.video.as_ref().map_or(0, |video| video.chunk_frames(chunk as usize));
     AnalyseTask {
         encode: EncodeTask { rungs: wanted.rungs.clone(), verification: None, ..encode_task(plan, probe, chunk, threads) },
         crf: wanted.crf.clone(),
         scored_every: wanted.scored_every,
+        beginning: wanted.frames.map(|frames| Beginning { frames, of: expected }),
     }
 }
 
@@ -360,7 +362,9 @@ fn probes(stream: &VideoStream, rules: &VideoRules, wanted: &NarrowbandRules) ->
     let crf = wanted.probed_crf();
     let sized: Vec<SizedRung> = crf.iter().map(sized).collect();
     let rungs = ladder::of_sizes(stream, &wanted.probe_encoder(rules), &sized);
-    ProbePlan { rungs, crf, scored_every: wanted.scored_every() }
+    let rate = stream.frame_rate;
+    let frames = wanted.studied_s().map(|s| (s * rate.num as f64 / rate.den as f64).ceil().max(1.0) as u64);
+    ProbePlan { rungs, crf, scored_every: wanted.scored_every(), frames }
 }
 
 /// Output ticks a second, and output ticks per source tick: exact, whatever the source's time base.

@@ -144,6 +144,9 @@ pub struct ProbePlan {
     pub crf: Vec<f64>,
     /// One picture in so many is scored.
     pub scored_every: u32,
+    /// So many pictures of each chunk are looked at, from its first on; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<u64>,
 }
 
 impl Plan {
@@ -176,6 +179,12 @@ impl VideoPlan {
         let title = i64::try_from(self.expected_frames).unwrap_or(i64::MAX).saturating_mul(self.frame_duration)
             / self.ticks_per_tick.max(1);
         chunk.end.unwrap_or(self.origin.saturating_add(title)).saturating_sub(start)
+    }
+
+    /// Frames that a chunk is expected to have, by the clock.
+    pub fn chunk_frames(&self, index: usize) -> u64 {
+        let frames = self.chunk_ticks(index).saturating_mul(self.ticks_per_tick) / self.frame_duration.max(1);
+        u64::try_from(frames).unwrap_or(0)
     }
 }
 

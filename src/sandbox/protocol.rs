@@ -7,7 +7,8 @@
 mod content;
 
 pub use content::{
-    AnalyseReport, AnalyseSpent, AnalyseTask, CalibrateReport, CalibrateTask, Measured, SizedPoint, Texture, Verification,
+    AnalyseReport, AnalyseSpent, AnalyseTask, Beginning, CalibrateReport, CalibrateTask, Measured, SizedPoint, Texture,
+    Verification,
 };
 
 use crate::plan::time::Rational;

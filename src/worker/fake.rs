@@ -224,7 +224,7 @@ fn analyse(task: &AnalyseTask) -> AnalyseReport {
     let Chunk { index, segments, end, .. } = &task.encode.chunk;
     let (from, to) = (segments[0], end.unwrap_or(FRAMES));
     let probe = |n: usize, crf: f64| {
-        let kbps = (800 + 40 * u64::from(*index)) >> (2 * n);
+        let kbps = (200 + 10 * u64::from(*index)) >> (2 * n);
         ProbePoint { crf, bits: kbps * 1000 * (to - from) as u64 / 25, vmaf_neg: [94.0, 80.0][n % 2] }
     };
     AnalyseReport {
@@ -289,14 +289,14 @@ fn calibrate(task: &CalibrateTask) -> CalibrateReport {
     let sized = |(rung, crf): (&Rung, &f64)| SizedPoint {
         width: rung.width,
         height: rung.height,
-        point: point(*crf, u64::from(rung.height) * 4),
+        point: point(*crf, u64::from(rung.height)),
     };
     CalibrateReport {
         chunk: task.encode.chunk.index,
         frames,
         ticks: frames as i64 * task.encode.ticks_per_tick,
         finals: rungs.iter().zip(finals).map(sized).collect(),
-        probes: task.probes.iter().map(|crf| point(*crf, if *crf < 30.0 { 800 } else { 200 })).collect(),
+        probes: task.probes.iter().map(|crf| point(*crf, if *crf < 30.0 { 200 } else { 50 })).collect(),
         notes: Vec::new(),
         spent: AnalyseSpent::default(),
     }

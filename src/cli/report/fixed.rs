@@ -1,50 +1,8 @@
-//! The ladder that a title would get whatever it shows, and what it would spend.
+//! What the fixed ladder would spend on a title, and how good it would be.
 
 use crate::plan::narrowband::decide::{CandidateCurve, HullPoint};
-use crate::plan::preset::VideoCodec;
 
-/// A rung of the fixed ladder: short side of its picture, pixels, and its rate, kbit/s.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct FixedRung {
-    pub short_side: u32,
-    pub kbps: f64,
-}
-
-/// Rates of the HLS authoring specification for Apple devices, which services took over as they are.
-const H265: [(u32, f64); 9] = [
-    (1080, 5800.0),
-    (1080, 4500.0),
-    (720, 3400.0),
-    (720, 2400.0),
-    (540, 1600.0),
-    (432, 900.0),
-    (360, 600.0),
-    (234, 300.0),
-    (234, 145.0),
-];
-/// The same for H.264.
-const H264: [(u32, f64); 9] = [
-    (1080, 7800.0),
-    (1080, 6000.0),
-    (720, 4500.0),
-    (720, 3000.0),
-    (540, 2000.0),
-    (432, 1100.0),
-    (360, 730.0),
-    (234, 365.0),
-    (234, 145.0),
-];
-
-/// The fixed ladder of a codec for pictures of that short side: rungs above it are left out. Empty for a codec that has none.
-pub(super) fn ladder(codec: VideoCodec, short_side: u32) -> Vec<FixedRung> {
-    let rungs: &[(u32, f64)] = match codec {
-        VideoCodec::H265 => &H265,
-        VideoCodec::H264 => &H264,
-        VideoCodec::Av1 => &[],
-    };
-    let fitting = rungs.iter().filter(|(side, _)| *side <= short_side);
-    fitting.map(|(short_side, kbps)| FixedRung { short_side: *short_side, kbps: *kbps }).collect()
-}
+pub(super) use crate::plan::narrowband::standard::{FixedRung, ladder};
 
 pub(super) fn total_kbps(rungs: &[FixedRung]) -> f64 {
     rungs.iter().map(|rung| rung.kbps).sum()
@@ -93,15 +51,6 @@ mod tests {
 
     fn points(values: &[(f64, f64)]) -> Vec<HullPoint> {
         values.iter().map(|(kbps, vmaf)| HullPoint { size: "720p".into(), kbps: *kbps, vmaf: *vmaf }).collect()
-    }
-
-    #[test]
-    fn rungs_above_the_source_are_left_out() {
-        assert_eq!(ladder(VideoCodec::H265, 2160).len(), 9);
-        let below = ladder(VideoCodec::H264, 719);
-        assert_eq!(below[0], FixedRung { short_side: 540, kbps: 2000.0 });
-        assert_eq!(total_kbps(&below), 2000.0 + 1100.0 + 730.0 + 365.0 + 145.0);
-        assert_eq!([ladder(VideoCodec::H265, 192), ladder(VideoCodec::Av1, 1080)], [vec![], vec![]]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::media::probe as look_at;
 use crate::plan::preset::Preset;
 use crate::plan::{self, Plan};
 use crate::probe::Probe as Facts;
+use crate::sandbox::protocol::Beginning;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -67,6 +68,24 @@ fn a_chunk_is_known_by_two_points_of_which_the_better_one_costs_more() {
         let texture = report.texture.unwrap();
         assert!(texture.spatial > 10.0 && texture.temporal > 1.0, "{texture:?}");
     }
+}
+
+#[test]
+fn the_beginning_of_a_chunk_stands_for_all_of_it() {
+    let bench = Bench::new(TWO_SCENES, "narrowband-h265", 60);
+    let mut task = bench.task(0);
+    let whole = bench.analyse(&task);
+    task.beginning = Some(Beginning { frames: 24, of: 60 });
+    let beginning = bench.analyse(&task);
+    assert_eq!((beginning.frames, beginning.ticks * 5), (24, whole.ticks * 2));
+    for (of_beginning, of_whole) in beginning.probes.iter().zip(&whole.probes) {
+        let ratio = of_beginning.bits as f64 / of_whole.bits as f64;
+        assert!((0.85..1.15).contains(&ratio), "a card that goes on as it begins: {ratio}");
+        assert!((of_beginning.vmaf_neg - of_whole.vmaf_neg).abs() < 3.0, "{of_beginning:?} {of_whole:?}");
+    }
+    // A chunk that is shorter than what would be looked at is looked at whole.
+    task.beginning = Some(Beginning { frames: 80, of: 60 });
+    assert_eq!(bench.analyse(&task).probes, whole.probes);
 }
 
 #[test]

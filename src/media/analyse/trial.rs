@@ -28,6 +28,9 @@ pub struct Trial {
     codec: Codec,
     judge: Judge,
     bits: u64,
+    /// Of these those of the first picture, and how many pictures there were.
+    first_bits: u64,
+    pictures: u64,
 }
 
 impl Trial {
@@ -43,7 +46,7 @@ impl Trial {
     ) -> Result<Self> {
         let codec = Codec::open(task, wanted.rung)?;
         let judge = Judge::open(task, &codec, wanted.rung, (wanted.reference, scored_every), limits)?;
-        Ok(Self { number, crf: wanted.crf, places, codec, judge, bits: 0 })
+        Ok(Self { number, crf: wanted.crf, places, codec, judge, bits: 0, first_bits: 0, pictures: 0 })
     }
 
     /// Takes the pictures of the next output time, in all sizes; `starts` a segment, as it would in the real encode.
@@ -63,19 +66,29 @@ impl Trial {
         self.take_packets(spent)
     }
 
-    /// The point that was measured.
+    /// The point that was measured; where there are `whole` pictures, and they were not all tried, as if the others were like those
+    /// after the first.
     ///
     /// # Errors
     /// Internal: as above, or pictures were lost.
-    pub fn finish(mut self, spent: &mut AnalyseSpent) -> Result<ProbePoint> {
+    pub fn finish(mut self, whole: u64, spent: &mut AnalyseSpent) -> Result<ProbePoint> {
         let began = cpu_seconds();
         self.codec.send(None)?;
         spent.probe_s += cpu_seconds() - began;
         self.take_packets(spent)?;
+        let (crf, bits) = (self.crf, self.bits_of(whole));
         let began = cpu_seconds();
         let scores = self.judge.finish()?;
         spent.score_s += cpu_seconds() - began;
-        Ok(ProbePoint { crf: self.crf, bits: self.bits, vmaf_neg: scores.iter().sum::<f64>() / scores.len() as f64 })
+        Ok(ProbePoint { crf, bits, vmaf_neg: scores.iter().sum::<f64>() / scores.len() as f64 })
+    }
+
+    fn bits_of(&self, whole: u64) -> u64 {
+        let (tried, rest) = (self.pictures.saturating_sub(1), self.bits - self.first_bits);
+        if tried == 0 || whole <= self.pictures {
+            return self.bits;
+        }
+        self.first_bits + (u128::from(rest) * u128::from(whole - 1) / u128::from(tried)) as u64
     }
 
     fn take_packets(&mut self, spent: &mut AnalyseSpent) -> Result<()> {
@@ -84,7 +97,12 @@ impl Trial {
             let packet = self.codec.receive()?;
             spent.probe_s += cpu_seconds() - began;
             let Some(packet) = packet else { return Ok(()) };
-            self.bits += packet.data().len() as u64 * 8;
+            let bits = packet.data().len() as u64 * 8;
+            if self.pictures == 0 {
+                self.first_bits = bits;
+            }
+            self.bits += bits;
+            self.pictures += 1;
             let began = cpu_seconds();
             self.judge.take(Some(&packet))?;
             spent.score_s += cpu_seconds() - began;

@@ -83,7 +83,7 @@ pub struct HullPoint {
 /// chunks has no rungs.
 pub fn decide(title: &TitleFacts, rules: &Rules) -> Decision {
     let Survey { sizes, fits, transfers, curves, hull } = survey(title, rules);
-    let placed = ladder::place(&hull, rules, ladder::pixels(&sizes[0]));
+    let placed = ladder::place(&hull, rules, ladder::highest_rate_bps(title.codec, &sizes[0], rules));
     let goals: Vec<Goal> = placed.iter().map(|point| goal(point, placed[0].vmaf, rules)).collect();
     let allocations: Vec<Allocation> = placed
         .iter()
@@ -208,8 +208,11 @@ fn notes_of_title(title: &TitleFacts, rules: &Rules, fits: &[FittedCurve], place
     notes.extend(counted(bent, "have probes that give no slope of their own: it is taken from the others"));
     if let Some(top) = placed.first().filter(|top| top.vmaf < rules.goal_vmaf - WORTH_A_NOTE_VMAF) {
         notes.push(format!(
-            "the top rung is planned at VMAF-NEG {:.1}, not {:.1}: beyond it this source takes many bits for little",
-            top.vmaf, rules.goal_vmaf
+            "the top rung is planned at VMAF-NEG {:.1}, not {:.1}: beyond it this source takes many bits for little, or more than {:.0} % \
+             of what a fixed ladder would spend",
+            top.vmaf,
+            rules.goal_vmaf,
+            rules.highest_share * 100.0
         ));
     }
     if title.calibration.is_empty() && !title.chunks.is_empty() {

@@ -1,24 +1,22 @@
 //! Where the rungs stand: qualities and rates along the hull, and which of them are worth having.
 
+use super::super::preset::VideoCodec;
 use super::hull::{Candidate, Hull, OperatingPoint};
 use super::rules::Rules;
-
-/// A display whose highest rate is that of the rules, pixels.
-const REFERENCE_PIXELS: f64 = 1920.0 * 1080.0;
-/// Rates for the same quality grow with this power of the pixels.
-const RATE_OF_PIXELS: f64 = 0.75;
+use super::standard;
 
 /// Rungs, best first: the top at the goal or the source's ceiling, the second at its goal, then at even ratios of rate
 /// near the wanted one down to the lowest rate, whose rung serves the slowest connections. No rung has a larger picture
-/// than the one above it.
-pub fn place(hull: &Hull, rules: &Rules, display_pixels: f64) -> Vec<OperatingPoint> {
-    let Some(top) = top(hull, rules, display_pixels) else { return Vec::new() };
+/// than the one above it, and the top costs no more than `highest_rate_bps`.
+pub fn place(hull: &Hull, rules: &Rules, highest_rate_bps: f64) -> Vec<OperatingPoint> {
+    let Some(top) = top(hull, rules, highest_rate_bps) else { return Vec::new() };
     let mut rungs = vec![top];
-    if top.vmaf - rules.second_vmaf >= rules.least_step_vmaf {
+    let second_vmaf = rules.second_vmaf.min(top.vmaf - rules.second_step_vmaf);
+    if second_vmaf > 0.0 {
         let apart = |second: &OperatingPoint| {
             top.rate_bps >= second.rate_bps * rules.least_rate_ratio && second.rate_bps >= rules.lowest_rate_bps
         };
-        rungs.extend(hull.at_quality(rules.second_vmaf, top.candidate).filter(apart));
+        rungs.extend(hull.at_quality(second_vmaf, top.candidate).filter(apart));
     }
     let last = rungs[rungs.len() - 1];
     let lowest = rules.lowest_rate_bps.max(hull.lowest_rate_bps().unwrap_or(0.0)).max(1.0);
@@ -34,19 +32,20 @@ pub fn place(hull: &Hull, rules: &Rules, display_pixels: f64) -> Vec<OperatingPo
     rungs
 }
 
-/// Pixels of a picture size.
-pub fn pixels(size: &Candidate) -> f64 {
-    f64::from(size.width) * f64::from(size.height)
+/// What the top rung of a display may cost; no limit for a codec without a fixed ladder.
+pub fn highest_rate_bps(codec: VideoCodec, display: &Candidate, rules: &Rules) -> f64 {
+    let fixed_bps = standard::top_rate_bps(codec, display.width.min(display.height));
+    fixed_bps.map_or(f64::INFINITY, |bps| bps * rules.highest_share)
 }
 
 /// The goal, or where the source ends before: no gain in more bits, or too high a rate.
-fn top(hull: &Hull, rules: &Rules, display_pixels: f64) -> Option<OperatingPoint> {
+fn top(hull: &Hull, rules: &Rules, highest_rate_bps: f64) -> Option<OperatingPoint> {
     let ceiling = hull.ceiling(rules.least_gain_per_doubling_vmaf)?;
     let goal = rules.goal_vmaf.min(ceiling);
-    let highest_rate = rules.highest_rate_bps * libm::pow(display_pixels / REFERENCE_PIXELS, RATE_OF_PIXELS);
-    let affordable = hull.at_rate(highest_rate, 0);
+    // Where the cheapest that is known costs more, it is that.
+    let affordable = hull.at_rate(highest_rate_bps.max(hull.lowest_rate_bps()?), 0);
     let at_goal = match hull.at_quality(goal, 0) {
-        Some(point) if point.rate_bps <= highest_rate => Some(point),
+        Some(point) if point.rate_bps <= highest_rate_bps => Some(point),
         beyond => affordable.or(beyond),
     };
     // Bits under the lowest rate are spared for nobody, while a gain is one.

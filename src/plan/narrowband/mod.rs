@@ -28,6 +28,7 @@ pub mod preset;
 pub mod prior;
 pub mod repair;
 pub mod rules;
+pub mod standard;
 pub mod stratify;
 pub mod transfer;
 

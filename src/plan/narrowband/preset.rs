@@ -16,6 +16,9 @@ const MOST_PASSED_OVER: u32 = 100;
 const LEAST_SPAN_CRF: f64 = 4.0;
 /// Of the pictures whose like is scored in a probe, one in so many is scored in the top rung.
 const VERIFIED_PER_PROBED: u32 = 3;
+/// With little effort a chunk is taken to go on as it begins: to decode a source and to probe it costs a twelfth of what a
+/// ladder does, and half of that is too much.
+const TURBO_STUDIED_S: f64 = 1.6;
 /// Segments outside these are no segments to a player, seconds.
 const SHORTEST_SEGMENT_S: f64 = 0.5;
 const LONGEST_SEGMENT_S: f64 = 12.0;
@@ -73,7 +76,8 @@ impl EnhanceRules {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effort {
-    /// One probe a chunk; slopes and picture sizes go by what is usual. Nothing is calibrated, and nothing verified.
+    /// One probe of a chunk's beginning; slopes and picture sizes go by what is usual. Nothing is calibrated, and nothing
+    /// verified.
     Turbo,
     /// A few pictures a second are scored.
     #[default]
@@ -112,6 +116,11 @@ impl NarrowbandRules {
     /// One picture in so many is scored.
     pub fn scored_every(&self) -> u32 {
         self.probe.scored_every.unwrap_or_else(|| self.effort.scored_every())
+    }
+
+    /// So much of each chunk is looked at, from its first picture on, seconds; `None`: all of it.
+    pub fn studied_s(&self) -> Option<f64> {
+        (self.effort == Effort::Turbo).then_some(TURBO_STUDIED_S)
     }
 
     /// The CRFs of the probes.
@@ -178,6 +187,9 @@ impl NarrowbandRules {
         let decision = &self.decision;
         if !(1.0..100.0).contains(&decision.goal_vmaf) || !(1.0..100.0).contains(&decision.second_vmaf) {
             return bad("narrowband.decision", "qualities are 1 to 100");
+        }
+        if !(decision.highest_share > 0.0 && decision.second_step_vmaf >= 0.0) {
+            return bad("narrowband.decision", "highest_share is more than 0, second_step_vmaf 0 or more");
         }
         if !(1..=16).contains(&decision.most_rungs) {
             return bad("narrowband.decision.most_rungs", "1 to 16");

@@ -13,6 +13,8 @@ pub struct Rules {
     pub goal_vmaf: f64,
     /// Mean quality of the next rung, where it is far enough from the top.
     pub second_vmaf: f64,
+    /// How far the next rung is under the top at least, VMAF: a just noticeable difference.
+    pub second_step_vmaf: f64,
     /// Rates of further rungs: each so many times the next one's.
     pub rate_ratio: f64,
     /// Two rungs nearer than this in quality are one to the eye: half of a just noticeable difference, which six
@@ -22,9 +24,9 @@ pub struct Rules {
     pub least_rate_ratio: f64,
     /// The ladder goes down to this rate, for slow connections, bits a second.
     pub lowest_rate_bps: f64,
-    /// Mean rate of the top rung at most, for a display of 1920x1080, bits a second; for others in proportion to their
-    /// pixels to the power of three quarters. A source that needs more for the goal has its ceiling there.
-    pub highest_rate_bps: f64,
+    /// Mean rate of the top rung at most, of what a fixed ladder would spend on its best rung of that size. A source that
+    /// needs more for the goal has its ceiling there.
+    pub highest_share: f64,
     /// Most rungs of a ladder.
     pub most_rungs: usize,
     /// A source whose quality rises by less than this where the rate doubles has reached its ceiling.
@@ -39,11 +41,12 @@ impl Default for Rules {
         Self {
             goal_vmaf: 93.0,
             second_vmaf: 87.0,
+            second_step_vmaf: 6.0,
             rate_ratio: 1.8,
             least_step_vmaf: 3.0,
             least_rate_ratio: 1.25,
             lowest_rate_bps: 145_000.0,
-            highest_rate_bps: 8_000_000.0,
+            highest_share: 0.85,
             most_rungs: 10,
             least_gain_per_doubling_vmaf: 1.0,
             calibration: CalibrationRules::default(),

@@ -15,6 +15,17 @@ pub struct AnalyseTask {
     pub crf: Vec<f64>,
     /// One picture in so many is scored.
     pub scored_every: u32,
+    /// Only the chunk's beginning is looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beginning: Option<Beginning>,
+}
+
+/// The first pictures of a chunk, which stand for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beginning {
+    pub frames: u64,
+    /// Pictures that the whole chunk is expected to have.
+    pub of: u64,
 }
 
 /// Encode the beginning of one chunk with final settings, and with those of the probes, to see how the ones follow from the

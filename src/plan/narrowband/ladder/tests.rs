@@ -2,6 +2,9 @@ use super::super::hull::upper_hull;
 use super::*;
 use proptest::prelude::*;
 
+/// No limit, bits a second.
+const ANYTHING: f64 = f64::INFINITY;
+
 /// A line of one size through (rate, quality), and the hull it is.
 fn hull(lines: &[&[(f64, f64)]]) -> Hull {
     let lines: Vec<Vec<OperatingPoint>> = lines
@@ -23,7 +26,7 @@ fn film() -> Hull {
 }
 
 fn placed(hull: &Hull, rules: &Rules) -> Vec<(usize, f64, f64)> {
-    let rungs = place(hull, rules, REFERENCE_PIXELS);
+    let rungs = place(hull, rules, ANYTHING);
     rungs.iter().map(|rung| (rung.candidate, (rung.rate_bps / 1e3).round(), (rung.vmaf * 10.0).round() / 10.0)).collect()
 }
 
@@ -49,23 +52,28 @@ fn a_source_with_a_ceiling_has_its_top_there() {
     let noisy = hull(&[&[(1e6, 60.0), (2e6, 78.0), (4e6, 86.0), (8e6, 86.5), (16e6, 87.0)]]);
     let rungs = placed(&noisy, &Rules::default());
     assert_eq!(rungs[0], (0, 4000.0, 86.0));
-    assert!(rungs[1].1 < 4000.0 / 1.5, "86 is under the second's goal: the next is by rate");
+    assert_eq!(rungs[1].2, 80.0, "86 is under the second's goal: the next is a step below");
 }
 
 #[test]
 fn a_source_that_would_cost_too_much_has_its_top_at_the_highest_rate() {
     let costly = hull(&[&[(2e6, 50.0), (6e6, 75.0), (20e6, 95.0)]]);
-    assert_eq!(placed(&costly, &Rules::default())[0].1, 8000.0);
-    let small = place(&costly, &Rules { highest_rate_bps: 20e6, ..Rules::default() }, 960.0 * 540.0);
-    // A quarter of the pixels, 0.354 of the rate.
-    assert!((small[0].rate_bps / 1e6 - 7.07).abs() < 0.01, "{small:?}");
+    let highest = |side| {
+        let display = Candidate { name: String::new(), width: side, height: side };
+        highest_rate_bps(VideoCodec::H265, &display, &Rules::default())
+    };
+    assert_eq!((highest(1080) / 1e3).round(), 4930.0, "of 5800");
+    assert_eq!(place(&costly, &Rules::default(), highest(1080))[0].rate_bps.round(), 4_930_000.0);
+    assert_eq!(place(&costly, &Rules::default(), highest(540))[0].rate_bps.round(), 2_000_000.0, "nothing is known below");
+    let second = place(&costly, &Rules::default(), 6e6)[1];
+    assert!((second.vmaf - 69.0).abs() < 1e-9, "a step under a top that is below the second's goal: {second:?}");
 }
 
 #[test]
 fn a_title_that_is_good_at_the_lowest_rate_is_one_rung_that_spends_it() {
     let slides = hull(&[&[(60e3, 95.0), (200e3, 97.0)]]);
     assert_eq!(placed(&slides, &Rules::default()), [(0, 145.0, 96.5)]);
-    assert_eq!(place(&Hull { lines: Vec::new(), hull: Vec::new() }, &Rules::default(), 1.0), []);
+    assert_eq!(place(&Hull { lines: Vec::new(), hull: Vec::new() }, &Rules::default(), ANYTHING), []);
 }
 
 #[test]
@@ -95,7 +103,7 @@ proptest! {
         points.dedup_by_key(|point| point.1);
         let rules = Rules { goal_vmaf: goal, ..Rules::default() };
         let hull = hull(&[&points]);
-        let rungs = place(&hull, &rules, REFERENCE_PIXELS);
+        let rungs = place(&hull, &rules, ANYTHING);
         prop_assert!(!rungs.is_empty() && rungs.len() <= rules.most_rungs);
         prop_assert!(rungs.windows(2).all(|p| p[0].rate_bps > p[1].rate_bps && p[0].vmaf >= p[1].vmaf && p[0].candidate <= p[1].candidate));
         let lowest = rules.lowest_rate_bps.max(start);
