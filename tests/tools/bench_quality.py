@@ -2,13 +2,14 @@
 """Narrowband against the ladders it replaces: bits, quality and cost on real clips.
 
     bench_quality.py CLIP... [--codec h265|h264] [--narrows PROGRAM] [--scorer "python score.py REF DIST --json"]
-                     [--out FOLDER] [--set PATH=VALUE]... [--only a0,a1,whole,shuffled,sharpened]
+                     [--out FOLDER] [--set PATH=VALUE]... [--only a0,avc,a1,whole,shuffled,sharpened]
 
 Of every clip these are made by narrows, all with the same encoder, speed and chunks, and every rung is scored at the size
 the source is shown in:
 
     narrowband   the preset narrowband-CODEC
     a0           the fixed ladder of capped VBR; rungs above the source are left out
+    avc          the fixed ladder of H.264 beside narrowband H.265
     a1           narrowband's own rungs, each at one CRF for the whole title: the mean of what narrowband chose, by time
     whole        a1 in one chunk: what cutting costs
     shuffled     narrowband with the CRFs of the chunks interchanged: has to lose
@@ -33,7 +34,7 @@ FIXED = {  # short side: kbit/s
 CAP = 1.5
 # VMAF saturates above; points there say nothing of rate.
 SATURATED = 97.0
-VARIANTS = ["a0", "a1", "whole", "shuffled", "sharpened"]
+VARIANTS = ["a0", "avc", "a1", "whole", "shuffled", "sharpened"]
 
 
 def sh(command, **more):
@@ -143,10 +144,13 @@ class Bench:
         result["below_floor"] = sum(1 for m in scored if m and m["vmaf_neg"] < top["floor_vmaf"])
         result["narrowband"] = self.rungs(source, base / "narrowband", made)
         short = min(probe(source)[:2])
-        if "a0" in self.options.only:
-            fixed = [(side, kbps) for side, kbps in FIXED[self.codec] if side <= short] or [(short, FIXED[self.codec][-1][1])]
-            ladder = [{"height": side, "kbps": kbps, "max_kbps": int(kbps * CAP)} for side, kbps in fixed]
-            result["a0"] = self.rungs(source, base / "a0", self.transcode(source, base / "a0", self.codec, chunks | {"video.rungs": ladder}))
+        fixed = [("a0", self.codec)] + [("avc", "h264")] * (self.codec == "h265")
+        for variant, codec in fixed:
+            if variant in self.options.only:
+                rungs = [(side, kbps) for side, kbps in FIXED[codec] if side <= short] or [(short, FIXED[codec][-1][1])]
+                ladder = [{"height": side, "kbps": kbps, "max_kbps": int(kbps * CAP)} for side, kbps in rungs]
+                made_fixed = self.transcode(source, base / variant, codec, chunks | {"video.rungs": ladder})
+                result[variant] = self.rungs(source, base / variant, made_fixed)
         constant = [{"height": min(rung["width"], rung["height"]), "crf": mean_crf(made, n)}
                     for n, rung in enumerate(made["narrowband"]["decision"]["rungs"])]
         if "a1" in self.options.only:
@@ -227,13 +231,28 @@ def bd_rate(anchor, test, by="neg"):
     return 100 * (math.exp(mean) - 1)
 
 
+def rate_at(rungs, quality, by):
+    """The rate, kbit/s, that gives this quality, between two rungs in the logarithm of rate; that of the last where even it is
+    better, None where the first is worse."""
+    rising = []
+    for rung in sorted(rungs, key=lambda rung: rung["kbps"]):
+        if not rising or rung[by] > rising[-1][by]:
+            rising.append(rung)
+    if quality > rising[-1][by] + 0.05:
+        return None
+    for low, high in zip(rising, rising[1:]):
+        if low[by] < quality:
+            part = min(1.0, (quality - low[by]) / (high[by] - low[by]))
+            rate = low["kbps"] * (high["kbps"] / low["kbps"]) ** part
+    return rate if quality > rising[0][by] and len(rising) > 1 else rising[0]["kbps"]
+
+
 def matched(fixed, ours):
-    """For every fixed rung the cheapest of ours that is no worse in mean and p5, or our top where ours is at its goal and theirs
-    beyond: (fixed, ours or None)."""
+    """For every fixed rung what ours spends for no less in mean and p5: (kbit/s of the fixed rung, of ours or None)."""
     pairs = []
     for rung in fixed:
-        as_good = [own for own in ours if own["neg"] >= rung["neg"] - 0.05 and own["p5"] >= rung["p5"] - 0.05]
-        pairs.append((rung, min(as_good, key=lambda own: own["kbps"]) if as_good else None))
+        rates = [rate_at(ours, rung[by], by) for by in ("neg", "p5")]
+        pairs.append((rung["kbps"], None if None in rates else max(rates)))
     return pairs
 
 
@@ -249,8 +268,13 @@ def summary(result):
             "a0_storage": 100 * (sum(o["bytes"] for o in ours) / sum(f["bytes"] for f in fixed) - 1),
             "a0_bd_neg": bd_rate(fixed, ours), "a0_bd_v1": bd_rate(fixed, ours, "v1"), "a0_bd_xpsnr": bd_rate(fixed, ours, "xpsnr"),
             "a0_matched": f"{len(equal)}/{len(pairs)}",
-            "a0_matched_bits": 100 * (sum(o["kbps"] for _, o in equal) / sum(f["kbps"] for f, _ in equal) - 1) if equal else None,
+            "a0_matched_bits": 100 * (sum(o for _, o in equal) / sum(f for f, _ in equal) - 1) if equal else None,
         }
+    if "avc" in result:
+        pairs = [pair for pair in matched(result["avc"], ours) if pair[1]]
+        line |= {"avc_storage": 100 * (sum(o["bytes"] for o in ours) / sum(f["bytes"] for f in result["avc"]) - 1),
+                 "avc_bd_neg": bd_rate(result["avc"], ours),
+                 "avc_matched_bits": 100 * (sum(o for _, o in pairs) / sum(f for f, _ in pairs) - 1) if pairs else None}
     if "a1" in result:
         line |= {"a1_bd_neg": bd_rate(result["a1"], ours), "a1_bd_v1": bd_rate(result["a1"], ours, "v1")}
     if "whole" in result:
