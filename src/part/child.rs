@@ -10,6 +10,7 @@ use crate::observe::ChildEnd;
 use crate::plan::marker::PartId;
 use crate::sandbox::protocol::{RefusalReason, Report, Task};
 use crate::sandbox::{Disposition, Finished, InputSource, Outcome};
+use crate::trace::{Begun, Parent, Span, SpanRole};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;

@@ -11,8 +11,8 @@ use crate::observe::{
 use crate::plan::marker::PartId;
 use crate::plan::preset::BUILT_IN;
 use crate::sandbox::protocol::JailLevel;
-use crate::usage::Usage;
 use crate::trace::{Begun, Span, WholeJob};
+use crate::usage::Usage;
 use crate::usage::metered;
 use prometheus::IntCounterVec;
 pub use prometheus::Registry;

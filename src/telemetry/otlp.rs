@@ -68,7 +68,8 @@ impl Exporter {
             .build()
             .map_err(|e| format!("TLS: {e}"))?;
         let version = env!("CARGO_PKG_VERSION");
-        let names = [("service.name", "narrows"), ("service.version", version), ("service.instance.id", instance), ("role", role)];
+        let names =
+            [("service.name", "narrows"), ("service.version", version), ("service.instance.id", instance), ("role", role)];
         let attributes = names.into_iter().map(|(name, value)| attribute(name, value.into())).collect();
         Ok(Self { client, url, resource: Resource { attributes, ..Resource::default() } })
     }
@@ -108,9 +109,7 @@ impl Exporter {
         let scope = InstrumentationScope { name: "narrows".into(), ..InstrumentationScope::default() };
         let scope_spans = vec![ScopeSpans { scope: Some(scope), spans: spans.to_vec(), ..ScopeSpans::default() }];
         let resource = Some(self.resource.clone());
-        ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }],
-        }
+        ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }] }
     }
 
     /// Sends spans, again where that may help.

@@ -211,7 +211,9 @@ async fn telemetry(pairs: usize, chunks: u32) -> Result<(), String> {
     let endpoint = format!("http://127.0.0.1:{}", collector.port());
     let watched = cluster.home.write("watched.toml", format!("{settings}\n[telemetry.traces]\nendpoint = \"{endpoint}\"\n"));
     let source = cluster.source("telemetry.mp4", &tiny_clip(chunks).make()).await;
-    println!("one worker, {SLOTS} slots, {chunks} chunks of one frame; with telemetry: scraped every second, every span exported");
+    println!(
+        "one worker, {SLOTS} slots, {chunks} chunks of one frame; with telemetry: scraped every second, every span exported"
+    );
     let mut ratios = Vec::new();
     for n in 0..=pairs {
         let mut costs = Vec::new();

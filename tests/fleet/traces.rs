@@ -72,8 +72,11 @@ fn is_one_tree(all: &[Seen], id: &str, customer: &str) {
     let ids: BTreeSet<&[u8]> = all.iter().map(|seen| seen.span.span_id.as_slice()).collect();
     assert_eq!(ids.len(), all.len(), "ids are unique");
     let customers_own = hex::decode(&customer[36..52]).unwrap();
-    let tops: Vec<&str> =
-        all.iter().filter(|seen| !ids.contains(seen.span.parent_span_id.as_slice())).map(|seen| seen.span.name.as_str()).collect();
+    let tops: Vec<&str> = all
+        .iter()
+        .filter(|seen| !ids.contains(seen.span.parent_span_id.as_slice()))
+        .map(|seen| seen.span.name.as_str())
+        .collect();
     assert_eq!(tops, ["job"], "nothing hangs in the air");
     let top = all.iter().find(|seen| seen.span.name == "job").unwrap();
     assert_eq!(top.span.parent_span_id, customers_own);
@@ -127,7 +130,10 @@ async fn spans_of_a_job_are_one_tree_from_its_customers_own_to_its_callbacks_and
     let set = vec![("telemetry.traces.endpoint", endpoint.into()), ("telemetry.traces.sample_ratio", 0.0.into()), stall];
     let mut cluster = Cluster::start(&Setup { coordinators: 1, set, ..Setup::default() });
     let doctor = String::from_utf8(cluster.narrows(&["doctor"]).stdout).unwrap();
-    assert!(doctor.lines().any(|line| line.starts_with("ok     traces: the collector takes them at http://127.0.0.1:")), "{doctor}");
+    assert!(
+        doctor.lines().any(|line| line.starts_with("ok     traces: the collector takes them at http://127.0.0.1:")),
+        "{doctor}"
+    );
     let source = cluster.source("bunny.mp4", &kept("bunny-1080p25-12s.mp4")).await;
     // The first callback is put off: what comes back from a retry tier is in the same trace.
     cluster.receiver.script("/amqp", [Answer::status(500)]);
@@ -145,7 +151,8 @@ async fn spans_of_a_job_are_one_tree_from_its_customers_own_to_its_callbacks_and
         assert_eq!(cluster.ended(id, ENDS_WITHIN).await, "completed", "{id}");
     }
     let is_end = |received: &[Received]| {
-        let ends = received.iter().filter(|r| r.answered == Some(200)).map(Received::json).filter(|b| b["type"] == "job.completed");
+        let ends =
+            received.iter().filter(|r| r.answered == Some(200)).map(Received::json).filter(|b| b["type"] == "job.completed");
         ends.count() >= jobs.len()
     };
     cluster.receiver.until("the end of every job", is_end).await;
@@ -169,7 +176,9 @@ async fn spans_of_a_job_are_one_tree_from_its_customers_own_to_its_callbacks_and
     for request in &received {
         let body = String::from_utf8_lossy(&request.body);
         let keys = ["access-key", "secret-key"].map(|name| std::fs::read_to_string(cluster.home.join(name)).unwrap());
-        for secret in [ACME.secret, WEBHOOK_SECRET, "guest", "http://", "s3://"].into_iter().chain(keys.iter().map(String::as_str)) {
+        for secret in
+            [ACME.secret, WEBHOOK_SECRET, "guest", "http://", "s3://"].into_iter().chain(keys.iter().map(String::as_str))
+        {
             assert!(!body.contains(secret), "{secret} in a span");
         }
     }

@@ -134,7 +134,8 @@ impl Held {
         let attempt = self.origin.attempt + 1;
         let Route { exchange, key } = self.office.topology.put_off(self.queue, after);
         let user = self.origin.user.as_deref();
-        let again = Outgoing { attempt, user, trace: self.origin.trace, put_off: after, ..Outgoing::first(&exchange, &key, &self.body) };
+        let again =
+            Outgoing { attempt, user, trace: self.origin.trace, put_off: after, ..Outgoing::first(&exchange, &key, &self.body) };
         // First there, then no longer here: between the two it is twice, never lost.
         self.office.publisher.publish(&again).await?;
         self.ack().await

@@ -102,7 +102,8 @@ fn the_environment_says_where_only_where_the_settings_say_so() {
 
 #[test]
 fn a_share_of_the_traces_is_that_share_and_always_the_same() {
-    let sampled = |ratio| (0..1000).filter(|n| is_sampled(TraceContext::of_job(&format!("job-{n}"), None).trace_id, ratio)).count();
+    let sampled =
+        |ratio| (0..1000).filter(|n| is_sampled(TraceContext::of_job(&format!("job-{n}"), None).trace_id, ratio)).count();
     assert_eq!((sampled(0.0), sampled(1.0)), (0, 1000));
     assert!((60..140).contains(&sampled(0.1)), "{}", sampled(0.1));
     let traced = |ratio, n| is_sampled(TraceContext::of_job(&format!("job-{n}"), None).trace_id, ratio);
@@ -121,7 +122,8 @@ async fn spans_of_a_job_are_one_tree_that_begins_where_its_customer_was() {
     span.note("outcome", "completed");
     span.fail();
     drop((span, accept));
-    let whole = WholeJob { job: "talk", tenant: "acme", state: "completed", begun: customer, accepted_ms: 5_000, ended_ms: 9_000 };
+    let whole =
+        WholeJob { job: "talk", tenant: "acme", state: "completed", begun: customer, accepted_ms: 5_000, ended_ms: 9_000 };
     traces.whole_job(&whole);
     traces.flush(PATIENCE).await;
     let spans = collector.spans();
