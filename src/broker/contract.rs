@@ -62,6 +62,7 @@ macro_rules! every_case {
             a_delivery_retried_at_once_is_the_next_attempt,
             a_rejected_delivery_is_a_dead_letter_with_its_reason,
             a_message_says_in_which_trace_it_was_published_wherever_it_goes,
+            whoever_works_in_a_trace_publishes_in_it,
             a_dead_letter_that_is_rejected_is_gone,
             a_message_dropped_too_often_is_a_dead_letter,
             a_full_queue_refuses_and_keeps_what_it_took,
@@ -230,15 +231,11 @@ pub async fn a_rejected_delivery_is_a_dead_letter_with_its_reason(maker: &dyn Ma
     assert!(nothing_comes(maker, &mut consumer).await);
 }
 
-/// Put off, given back, tried again at once, and buried: none of it loses the trace. What says nothing is in none.
+/// Put off, given back, tried again at once, and buried: none of it loses the trace.
 pub async fn a_message_says_in_which_trace_it_was_published_wherever_it_goes(maker: &dyn Maker) {
     let broker = maker.make(Limits::default()).await;
     let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
     soon(broker.publish_within(WORK, "traced".into(), trace)).await.unwrap();
-    let inner = within(&broker, Some(TraceContext::of_job("talk", None)));
-    soon(inner.publish(JOBS, "within".into())).await.unwrap();
-    soon(inner.publish_within(JOBS, "further in".into(), trace)).await.unwrap();
-    publish(&*broker, JOBS, &["untraced"]).await;
     let mut consumer = broker.consume(WORK, 1).await.unwrap();
     let first = next(&mut consumer).await;
     assert_eq!((text(&first), first.trace), ("traced", trace));
@@ -255,6 +252,16 @@ pub async fn a_message_says_in_which_trace_it_was_published_wherever_it_goes(mak
     let buried = next(&mut broker.consume(Queue::Dead, 1).await.unwrap()).await;
     assert_eq!(buried.trace, trace);
     buried.ack().await.unwrap();
+}
+
+/// What says nothing is in none.
+pub async fn whoever_works_in_a_trace_publishes_in_it(maker: &dyn Maker) {
+    let broker = maker.make(Limits::default()).await;
+    let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
+    let inner = within(&broker, Some(TraceContext::of_job("talk", None)));
+    soon(inner.publish(JOBS, "within".into())).await.unwrap();
+    soon(inner.publish_within(JOBS, "further in".into(), trace)).await.unwrap();
+    publish(&*broker, JOBS, &["untraced"]).await;
     let mut intake = broker.intake().await.unwrap();
     for expected in [Some(TraceContext::of_job("talk", None)), trace, None] {
         let delivery = soon(intake.take(&[JOBS])).await.unwrap();
