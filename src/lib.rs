@@ -5,7 +5,7 @@
 //!
 //! | floor | what | modules |
 //! | --- | --- | --- |
-//! | F0 | facts: no tokio, no clock, no I/O | `address`, `job`, `tenant`, `probe`, `plan`, `reconcile`, `event`, `usage`, `observe`, `sandbox::protocol`, `quality::picture`, `quality::score`, `quality::error` |
+//! | F0 | facts: no tokio, no clock, no I/O | `address`, `job`, `tenant`, `probe`, `plan`, `reconcile`, `event`, `usage`, `observe`, `trace`, `sandbox::protocol`, `quality::picture`, `quality::score`, `quality::error` |
 //! | F1 | edges; they never import each other, but `media` shows its pictures to `quality` | `broker`, `store`, `sandbox`, `media`, `quality`, `shutdown` |
 //! | F2 | stages | `part`, `package`, `callback` |
 //! | F3 | roles, and what they would do | `worker`, `coordinator`, `simulate` |
@@ -21,6 +21,7 @@ pub mod plan;
 pub mod probe;
 pub mod reconcile;
 pub mod tenant;
+pub mod trace;
 pub mod usage;
 
 pub mod broker;

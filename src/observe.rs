@@ -5,6 +5,7 @@
 //! kinds, outcomes, classes, lanes; never a job, a tenant, a store's name or a URL, which are fields of the log.
 
 use crate::sandbox::protocol::JailLevel;
+use crate::trace::{Begun, Span, WholeJob};
 use crate::usage::Usage;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,6 +156,18 @@ pub struct JobEnd<'a> {
     pub usage: Option<&'a Usage>,
 }
 
+/// What a chunk was planned to be worth, and what it turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judged<'a> {
+    /// One of the built-in presets.
+    pub preset: &'a str,
+    /// Of the rung that was measured, pixels.
+    pub height: u32,
+    /// VMAF-NEG at display size.
+    pub planned: f64,
+    pub measured: f64,
+}
+
 /// Is told what happens. Must not wait: it is called in the middle of things.
 #[allow(unused_variables, reason = "by default nobody counts")]
 pub trait Observer: Send + Sync {
@@ -181,6 +194,8 @@ pub trait Observer: Send + Sync {
     fn part_ended(&self, kind: &'static str, end: PartEnd, took: Duration) {}
     fn child_ended(&self, child: &ChildEnd) {}
     fn rung_encoded(&self, encoded: &Encoded<'_>) {}
+    /// The top rung of a chunk was encoded as it was planned, and measured.
+    fn judged(&self, judged: &Judged<'_>) {}
     /// A chunk of the source was encoded for all its rungs; its length, seconds.
     fn chunk_encoded(&self, source_s: f64) {}
     /// Bytes in the worker's scratch folder, and bytes that its disk still has.
@@ -208,6 +223,17 @@ pub trait Observer: Send + Sync {
     fn callback_arrived(&self, after: Duration) {}
     /// The event that waits longest for its endpoint among those that were tried here was told so long ago.
     fn oldest_callback(&self, age: Duration) {}
+
+    /// Something begins; dropped, the span has ended. Where nothing is recorded, what came goes on as it came.
+    fn span(&self, begun: &Begun<'_>) -> Span {
+        begun.unrecorded()
+    }
+    /// Are spans recorded?
+    fn traces(&self) -> bool {
+        false
+    }
+    /// A job has ended.
+    fn whole_job(&self, whole: &WholeJob<'_>) {}
 }
 
 struct Nobody;

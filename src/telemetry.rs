@@ -1,9 +1,11 @@
-//! What the process says about itself: metrics ([`metrics`]), and logs, to stderr, as text or as JSON, one line for what
-//! happened, its particulars as fields. What is a label there is a field of the same name here (`kind`, `outcome`, `task`);
-//! jobs and tenants are fields only.
+//! What the process says about itself: metrics ([`metrics`]), traces ([`traces`]), and logs, to stderr, as text or as JSON, one
+//! line for what happened, its particulars as fields. What is a label there is a field of the same name here and an attribute
+//! of a span (`kind`, `outcome`, `task`); jobs and tenants are fields and attributes only.
 
 mod families;
 pub mod metrics;
+pub mod otlp;
+pub mod traces;
 
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;

@@ -20,10 +20,11 @@ pub use verdict::{Verdict, of_part};
 use crate::broker::{BrokerError, Consumer, DeadLetter, Delivery, Queue, Settlement, Topic};
 use crate::event::{Cause, Fact, Failure};
 use crate::job::JobId;
-use crate::observe::PartEnd;
+use crate::observe::{Observer, PartEnd};
 use crate::part::finish::{self, Control};
 use crate::part::{Attempt, PartError, PartMessage, Slot, Spent, Tools, accept, usage};
 use crate::shutdown::{self, Stop, Stopper};
+use crate::trace::{Begun, Parent, Span, SpanRole};
 use futures::future::FutureExt;
 use health::{BEAT_EVERY, Health};
 use intake::{Permits, Taken, Taker};
@@ -200,7 +201,7 @@ impl Worker {
         let (stopper, stop) = shutdown::channel();
         let (slot, permit) = permits.map_or((None, None), |p| (Some(p.slot), Some(p.open)));
         let slot = slot.map(|permit| Slot::new(permit, self.tools.observer.clone()));
-        let (tools, settings) = (self.tools.clone(), self.settings.clone());
+        let (tools, settings) = (self.tools.within(span(&*self.tools.observer, &delivery, &order)), self.settings.clone());
         let work = Work { tools, settings, delivery, spent: Spent::default(), began: Instant::now() };
         let task = self.running.spawn(work.done(order, slot, stop));
         self.open.insert(task.id(), Open { part, since: Instant::now(), stopper, copies: Vec::new(), _permit: permit });
@@ -310,6 +311,20 @@ fn order(delivery: &Delivery) -> Result<Order, String> {
     }
 }
 
+/// What is recorded of the work on a delivery: of a part. A submission is in the trace that it came in, until it is a job's.
+fn span(observer: &dyn Observer, delivery: &Delivery, order: &Order) -> Span {
+    let Order::Part(PartMessage { job, part }) = order else { return Span::passing(delivery.trace) };
+    let parent = Parent::Sender(delivery.trace);
+    let span = observer.span(&Begun::now("part", part.kind(), SpanRole::Consumer, parent, job.as_str()));
+    let labels = delivery.queue.labels();
+    span.note("part", part.to_string());
+    for (name, value) in [("kind", part.kind()), ("class", labels.class), ("lane", labels.lane)] {
+        span.note(name, value);
+    }
+    span.note("attempt", delivery.attempt);
+    span
+}
+
 /// Settles a delivery; what it was settled as.
 async fn settle(delivery: Delivery, settlement: Settlement) -> Settlement {
     let queue = delivery.queue;
@@ -357,9 +372,13 @@ impl Work {
     fn part_ended(&self, PartMessage { job, part }: &PartMessage, end: PartEnd) {
         let (kind, took) = (part.kind(), self.began.elapsed());
         self.tools.observer.part_ended(kind, end, took);
+        self.tools.span.note("outcome", end.name());
         if end == PartEnd::Completed {
             let (attempt, duration_s) = (self.delivery.attempt, took.as_secs_f64());
-            tracing::info!(%job, %part, kind, outcome = end.name(), attempt, duration_s, "part done");
+            let trace_id = self.tools.span.trace_id();
+            tracing::info!(%job, %part, kind, outcome = end.name(), attempt, duration_s, trace_id, "part done");
+        } else if end != PartEnd::GivenBack {
+            self.tools.span.fail();
         }
     }
 

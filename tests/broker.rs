@@ -16,8 +16,11 @@ use contract::{Limits, Maker};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use narrows::broker::rabbit::{RabbitBroker, RabbitSettings};
-use narrows::broker::{Broker, BrokerError, Class, Consumer, DeadLetter, Delivery, MAX_BODY_BYTES, Queue, Subscription, Topic};
+use narrows::broker::{
+    Broker, BrokerError, Class, Consumer, DeadLetter, Delivery, MAX_BODY_BYTES, Queue, Subscription, Topic, within,
+};
 use narrows::job::Lane;
+use narrows::trace::TraceContext;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;

@@ -32,7 +32,7 @@ const IMPURE: [&str; 12] = [
     "std::io::stdin",
 ];
 /// A crate, and the only place that may name it.
-const ISLANDS: [(&str, &str); 8] = [
+const ISLANDS: [(&str, &str); 10] = [
     ("ffmpeg_next", "src/media/"),
     ("ffmpeg_sys_next", "src/media/"),
     ("lapin", "src/broker/rabbit"),
@@ -40,6 +40,8 @@ const ISLANDS: [(&str, &str); 8] = [
     ("opendal", "src/store/"),
     ("vmaf_head_sys", "src/quality/vmaf"),
     ("prometheus", "src/telemetry"),
+    ("opentelemetry_proto", "src/telemetry"),
+    ("prost", "src/telemetry"),
     ("sd_notify", "src/cli/notify"),
 ];
 /// The one edge that another may use: who has the pictures shows them to who judges them, which knows no world of its own.

@@ -2,7 +2,10 @@
 //!
 //! The memory's run as unit tests below; those of a real RabbitMQ in `tests/broker.rs`, which includes this file.
 
-use super::{Broker, BrokerError, Class, Consumer, DeadLetter, Delivery, Lane, MAX_BODY_BYTES, Queue, Subscription, Topic};
+use super::{
+    Broker, BrokerError, Class, Consumer, DeadLetter, Delivery, Lane, MAX_BODY_BYTES, Queue, Subscription, Topic, TraceContext,
+    within,
+};
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -58,6 +61,8 @@ macro_rules! every_case {
             a_retried_delivery_comes_back_only_when_its_time_is_over_as_the_next_attempt,
             a_delivery_retried_at_once_is_the_next_attempt,
             a_rejected_delivery_is_a_dead_letter_with_its_reason,
+            a_message_says_in_which_trace_it_was_published_wherever_it_goes,
+            whoever_works_in_a_trace_publishes_in_it,
             a_dead_letter_that_is_rejected_is_gone,
             a_message_dropped_too_often_is_a_dead_letter,
             a_full_queue_refuses_and_keeps_what_it_took,
@@ -224,6 +229,45 @@ pub async fn a_rejected_delivery_is_a_dead_letter_with_its_reason(maker: &dyn Ma
     let expected = DeadLetter { queue: WORK.to_string(), reason: "not a part".into(), attempt: 1, body: "poison".into() };
     assert_eq!(letter(&*broker).await, expected);
     assert!(nothing_comes(maker, &mut consumer).await);
+}
+
+/// Put off, given back, tried again at once, and buried: none of it loses the trace.
+pub async fn a_message_says_in_which_trace_it_was_published_wherever_it_goes(maker: &dyn Maker) {
+    let broker = maker.make(Limits::default()).await;
+    let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
+    soon(broker.publish_within(WORK, "traced".into(), trace)).await.unwrap();
+    let mut consumer = broker.consume(WORK, 1).await.unwrap();
+    let first = next(&mut consumer).await;
+    assert_eq!((text(&first), first.trace), ("traced", trace));
+    first.retry(maker.delay()).await.unwrap();
+    let second = next(&mut consumer).await;
+    assert_eq!((second.attempt, second.trace), (2, trace));
+    drop(second);
+    let again = next(&mut consumer).await;
+    assert_eq!((again.redelivered, again.trace), (true, trace));
+    again.retry(Duration::ZERO).await.unwrap();
+    let third = next(&mut consumer).await;
+    assert_eq!((third.attempt, third.trace), (3, trace));
+    third.reject("no".into()).await.unwrap();
+    let buried = next(&mut broker.consume(Queue::Dead, 1).await.unwrap()).await;
+    assert_eq!(buried.trace, trace);
+    buried.ack().await.unwrap();
+}
+
+/// What says nothing is in none.
+pub async fn whoever_works_in_a_trace_publishes_in_it(maker: &dyn Maker) {
+    let broker = maker.make(Limits::default()).await;
+    let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
+    let inner = within(&broker, Some(TraceContext::of_job("talk", None)));
+    soon(inner.publish(JOBS, "within".into())).await.unwrap();
+    soon(inner.publish_within(JOBS, "further in".into(), trace)).await.unwrap();
+    publish(&*broker, JOBS, &["untraced"]).await;
+    let mut intake = broker.intake().await.unwrap();
+    for expected in [Some(TraceContext::of_job("talk", None)), trace, None] {
+        let delivery = soon(intake.take(&[JOBS])).await.unwrap();
+        assert_eq!(delivery.trace, expected, "{}", text(&delivery));
+        delivery.ack().await.unwrap();
+    }
 }
 
 pub async fn a_dead_letter_that_is_rejected_is_gone(maker: &dyn Maker) {

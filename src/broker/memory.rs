@@ -4,6 +4,7 @@ use super::{
     Broker, BrokerError, Consumer, DeadLetter, Delivery, Intake, MAX_ATTEMPTS, MAX_BODY_BYTES, Parcel, Queue, Settle, Settlement,
     Subscription, Topic,
 };
+use crate::trace::TraceContext;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -98,11 +99,12 @@ struct Message {
     place: u64,
     /// When it came to stand there.
     since: Instant,
+    trace: Option<TraceContext>,
 }
 
 impl Message {
-    fn new(body: Vec<u8>) -> Self {
-        Self { body, attempt: 1, returned: 0, place: 0, since: Instant::now() }
+    fn new(body: Vec<u8>, trace: Option<TraceContext>) -> Self {
+        Self { body, attempt: 1, returned: 0, place: 0, since: Instant::now(), trace }
     }
 }
 
@@ -228,17 +230,17 @@ impl Shared {
             return Ok(());
         }
         let letter = DeadLetter::new(&queue.to_string(), reason, message.attempt, &message.body);
-        self.push(Queue::Dead, Message::new(letter.to_body()))
+        self.push(Queue::Dead, Message::new(letter.to_body(), message.trace))
     }
 }
 
 #[async_trait]
 impl Broker for MemoryBroker {
-    async fn publish(&self, queue: Queue, body: Vec<u8>) -> Result<(), BrokerError> {
+    async fn publish_within(&self, queue: Queue, body: Vec<u8>, trace: Option<TraceContext>) -> Result<(), BrokerError> {
         if body.len() > MAX_BODY_BYTES {
             return Err(BrokerError::TooLarge { queue: queue.to_string(), bytes: body.len() });
         }
-        self.shared.push(queue, Message::new(body))
+        self.shared.push(queue, Message::new(body, trace))
     }
 
     async fn consume(&self, queue: Queue, prefetch: usize) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -370,7 +372,8 @@ impl Shared {
 fn delivery(shared: &Arc<Shared>, queue: Queue, message: Message, out: Option<Arc<AtomicUsize>>) -> Delivery {
     let (attempt, redelivered) = (message.attempt, message.returned > 0);
     let waited = (!redelivered).then(|| message.since.elapsed());
-    let parcel = Parcel { queue, body: message.body.clone(), attempt, redelivered, user: None, waited };
+    let trace = message.trace;
+    let parcel = Parcel { queue, body: message.body.clone(), attempt, redelivered, user: None, waited, trace };
     Delivery::new(parcel, Box::new(Held { shared: shared.clone(), queue, message: Some(message), out }))
 }
 

@@ -7,12 +7,15 @@
 mod contract;
 pub mod memory;
 pub mod rabbit;
+mod traced;
 
 use crate::job::Lane;
 use crate::observe::QueueLabels;
+use crate::trace::TraceContext;
 use async_trait::async_trait;
 use std::fmt;
 use std::time::Duration;
+pub use traced::within;
 
 /// How many queues the events are spread over, and the callbacks; all of a job go to one of them.
 pub const EVENT_PARTITIONS: u8 = 16;
@@ -137,7 +140,15 @@ pub trait Broker: Send + Sync {
     ///
     /// # Errors
     /// The message may or may not be in the queue: publish it again.
-    async fn publish(&self, queue: Queue, body: Vec<u8>) -> Result<(), BrokerError>;
+    async fn publish(&self, queue: Queue, body: Vec<u8>) -> Result<(), BrokerError> {
+        self.publish_within(queue, body, None).await
+    }
+
+    /// The same, of something that is done in this trace: the message carries it, through every retry, to whoever takes it.
+    ///
+    /// # Errors
+    /// As [`Broker::publish`].
+    async fn publish_within(&self, queue: Queue, body: Vec<u8>, trace: Option<TraceContext>) -> Result<(), BrokerError>;
 
     /// Starts to consume a queue; at most `prefetch` of its deliveries are out unsettled at any time. For who wants all
     /// of it: events, callbacks, dead letters.
@@ -245,6 +256,8 @@ pub struct Delivery {
     /// How long it lay in its queue since it was due, by our clock; absent where that is not known, or where somebody else
     /// had it meanwhile.
     pub waited: Option<Duration>,
+    /// What it was published in, where it says so.
+    pub trace: Option<TraceContext>,
     settle: Box<dyn Settle>,
 }
 
@@ -257,12 +270,13 @@ pub struct Parcel {
     pub redelivered: bool,
     pub user: Option<String>,
     pub waited: Option<Duration>,
+    pub trace: Option<TraceContext>,
 }
 
 impl Delivery {
     pub fn new(parcel: Parcel, settle: Box<dyn Settle>) -> Self {
-        let Parcel { queue, body, attempt, redelivered, user, waited } = parcel;
-        Self { queue, body, attempt, redelivered, user, waited, settle }
+        let Parcel { queue, body, attempt, redelivered, user, waited, trace } = parcel;
+        Self { queue, body, attempt, redelivered, user, waited, trace, settle }
     }
 
     /// The work is done.

@@ -16,6 +16,7 @@ mod wire;
 
 use super::{Broker, BrokerError, Consumer, Intake, MAX_BODY_BYTES, Queue, Subscription, Topic};
 use crate::observe::{self, Observer};
+use crate::trace::TraceContext;
 use async_trait::async_trait;
 use consume::{RabbitConsumer, RabbitSubscription, Source, within};
 use deliver::Office;
@@ -75,12 +76,12 @@ impl RabbitBroker {
 
 #[async_trait]
 impl Broker for RabbitBroker {
-    async fn publish(&self, queue: Queue, body: Vec<u8>) -> Result<(), BrokerError> {
+    async fn publish_within(&self, queue: Queue, body: Vec<u8>, trace: Option<TraceContext>) -> Result<(), BrokerError> {
         let key = queue.to_string();
         if body.len() > MAX_BODY_BYTES {
             return Err(BrokerError::TooLarge { queue: key, bytes: body.len() });
         }
-        let message = Outgoing::first(TO_QUEUE, &key, &body);
+        let message = Outgoing { trace, ..Outgoing::first(TO_QUEUE, &key, &body) };
         self.publisher.publish(&message).await
     }
 

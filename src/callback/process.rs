@@ -18,6 +18,7 @@ use crate::observe::{self, CallbackEnd, Observer};
 use crate::shutdown::Stop;
 use crate::store::key::Key;
 use crate::store::{Store, StoreError};
+use crate::trace::{Begun, Parent, Span, SpanRole, TRACEPARENT, TraceContext};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -131,6 +132,8 @@ struct Place {
     policy: Policy,
     /// None for what was rejected: it never was a job.
     job: Option<Job>,
+    /// The trace that its customer began, if one did.
+    begun: Option<TraceContext>,
 }
 
 impl Place {
@@ -153,17 +156,31 @@ pub(super) fn put_off(attempt: u32) -> Duration {
     FIRST_WAIT.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST_WAIT)
 }
 
-/// Works on a nudge that came for the `attempt`th time.
-pub(super) async fn process(tools: &Tools, nudge: &Nudge, attempt: u32, stop: &Stop) -> Ended {
+/// A nudge as it came.
+pub(super) struct Came {
+    /// For the how-manieth time, from 1.
+    pub attempt: u32,
+    /// What it was sent in.
+    pub trace: Option<TraceContext>,
+}
+
+/// Works on a nudge.
+pub(super) async fn process(tools: &Tools, nudge: &Nudge, came: &Came, stop: &Stop) -> Ended {
     let mut was_slow = None;
-    let settlement = work(tools, nudge, stop, &mut was_slow).await.unwrap_or_else(|error| {
+    let settlement = work(tools, nudge, came, stop, &mut was_slow).await.unwrap_or_else(|error| {
         tracing::warn!(job = %nudge.job, endpoint = %nudge.endpoint, %error, "callbacks wait for the bucket");
-        Some(Settlement::Retry(put_off(attempt)))
+        Some(Settlement::Retry(put_off(came.attempt)))
     });
     Ended { settlement, was_slow }
 }
 
-async fn work(tools: &Tools, nudge: &Nudge, stop: &Stop, was_slow: &mut Option<bool>) -> Result<Option<Settlement>, StoreError> {
+async fn work(
+    tools: &Tools,
+    nudge: &Nudge,
+    came: &Came,
+    stop: &Stop,
+    was_slow: &mut Option<bool>,
+) -> Result<Option<Settlement>, StoreError> {
     let mut round = Round::open(tools, nudge).await?;
     let mut place = None;
     for _ in 0..MOST_DELIVERIES {
@@ -191,7 +208,11 @@ async fn work(tools: &Tools, nudge: &Nudge, stop: &Stop, was_slow: &mut Option<b
         let Some(place) = &place else { break };
         let began = Instant::now();
         tools.waitlist.waits(&nudge.job, &nudge.endpoint, round.since_ms(&told), tools.now_ms());
-        let outcome = attempt(tools, place, &told, body).await?;
+        let span = span(tools, nudge, &told, came.trace.map_or(Parent::Job(place.begun), |trace| Parent::Sender(Some(trace))));
+        span.note("attempt", round.cursor.attempt + 1);
+        let outcome = attempt(tools, place, &told, body, &span).await?;
+        ended(&span, &outcome);
+        drop(span);
         let took = began.elapsed();
         *was_slow = Some(took * SLOW_PART >= Duration::from_secs(tools.settings.timeout_s));
         if let Some(settlement) = round.after(&told, outcome, took).await? {
@@ -218,12 +239,15 @@ async fn find(tools: &Tools, nudge: &Nudge, tenant: &str) -> Result<Option<Place
     #[derive(Deserialize)]
     struct Accepted {
         job: Job,
+        #[serde(default)]
+        trace: Option<TraceContext>,
     }
     let name = tenant;
     let tenant = tools.tenants.get(name).cloned().unwrap_or_default();
-    let job = tools.store.get_json::<Accepted>(&Key::job(&nudge.job)).await?.map(|accepted| accepted.job);
+    let accepted = tools.store.get_json::<Accepted>(&Key::job(&nudge.job)).await?;
     // An id that another tenant's document asked for leads to a rejection under that id, never to the job's endpoints.
-    let job = job.filter(|job| job.tenant == name);
+    let accepted = accepted.filter(|accepted| accepted.job.tenant == name);
+    let (job, begun) = accepted.map_or((None, None), |Accepted { job, trace }| (Some(job), trace));
     let of_job = job.iter().flat_map(|job| &job.callbacks);
     let Some(endpoint) = of_job.chain(&tenant.endpoints).find(|e| EndpointId::of(e) == nudge.endpoint).cloned() else {
         tracing::info!(job = %nudge.job, endpoint = %nudge.endpoint, "the endpoint is configured no more");
@@ -233,20 +257,43 @@ async fn find(tools: &Tools, nudge: &Nudge, tenant: &str) -> Result<Option<Place
         return Ok(None);
     }
     let policy = tools.settings.policy(&tenant);
-    Ok(Some(Place { endpoint, tenant, policy, job }))
+    Ok(Some(Place { endpoint, tenant, policy, job, begun }))
 }
 
-/// Tries once to deliver one event.
-async fn attempt(tools: &Tools, place: &Place, told: &Told, body: Vec<u8>) -> Result<Outcome, StoreError> {
+/// One attempt to deliver one event. Its endpoint is known by its id: a URL may hold a secret.
+fn span(tools: &Tools, nudge: &Nudge, told: &Told, parent: Parent) -> Span {
+    let span = tools.observer.span(&Begun::now("callback", "", SpanRole::Client, parent, nudge.job.as_str()));
+    span.note("tenant", told.tenant.as_str());
+    span.note("endpoint", nudge.endpoint.as_str());
+    span.note("type", told.kind.as_str());
+    span.note("sequence", told.sequence);
+    span
+}
+
+fn ended(span: &Span, outcome: &Outcome) {
+    let word = match outcome {
+        Outcome::Arrived => "arrived",
+        Outcome::Gone => "gone",
+        Outcome::Failed { .. } => "failed",
+    };
+    span.note("outcome", word);
+    if !matches!(outcome, Outcome::Arrived) {
+        span.fail();
+    }
+}
+
+/// Tries once to deliver one event. Whoever gets it may go on in its trace.
+async fn attempt(tools: &Tools, place: &Place, told: &Told, body: Vec<u8>, span: &Span) -> Result<Outcome, StoreError> {
     let timestamp_s = tools.now_ms() / 1000;
     let letter = match place.endpoint.format {
         CallbackFormat::Standard => standard(place, told, body, timestamp_s),
         CallbackFormat::Vod2017 => vod(place, told, &renditions(tools, told).await?, timestamp_s),
     };
-    let letter = match letter {
+    let mut letter = match letter {
         Ok(letter) => letter,
         Err(reason) => return Ok(Outcome::Failed { reason, retry_after: None }),
     };
+    letter.headers.extend(span.context().map(|context| (TRACEPARENT, context.to_string())));
     let answer = tools.deliverer.send(&place.policy, letter).await;
     Ok(judge(place.endpoint.format, answer, tools.now_ms()))
 }

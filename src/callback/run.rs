@@ -1,6 +1,6 @@
 //! The consumers of the queues of callbacks: endpoints side by side, one endpoint's events of a job in sequence.
 
-use super::process::{process, put_off};
+use super::process::{Came, process, put_off};
 use super::{EndpointId, Nudge};
 use crate::broker::{BrokerError, Delivery, EVENT_PARTITIONS, Queue, Settlement};
 use crate::job::JobId;
@@ -144,7 +144,8 @@ impl Desk {
     fn start(&mut self, lane: Lane, nudge: Nudge, delivery: Delivery) {
         let (tools, stop) = (self.tools.clone(), self.stop.clone());
         let task = self.running.spawn(async move {
-            let ended = process(&tools, &nudge, delivery.attempt, &stop).await;
+            let came = Came { attempt: delivery.attempt, trace: delivery.trace };
+            let ended = process(&tools, &nudge, &came, &stop).await;
             match ended.settlement {
                 Some(settlement) => settle(delivery, settlement).await,
                 // Dropped, it goes back as it came.

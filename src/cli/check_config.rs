@@ -44,7 +44,8 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
     if config.work.is_some() {
         fleet::stores(&config, &crate::observe::nobody()).map_err(in_file)?;
     }
-    let said = meaning(&config, &tenants);
+    let traces = traces(&config).map_err(in_file)?;
+    let said = meaning(&config, &tenants, traces);
     if args.json {
         let document = serde_json::json!({ "ok": true, "sections": said });
         return write_out(&format!("{document:#}\n"));
@@ -61,7 +62,7 @@ struct Meaning {
     means: String,
 }
 
-fn meaning(config: &Config, tenants: &Tenants) -> Vec<Meaning> {
+fn meaning(config: &Config, tenants: &Tenants, traces: String) -> Vec<Meaning> {
     let say = |section: &str, means: String| Meaning { section: section.into(), means };
     let mut said = vec![say("broker", broker(config))];
     said.push(match &config.work {
@@ -82,7 +83,16 @@ fn meaning(config: &Config, tenants: &Tenants) -> Vec<Meaning> {
     said.push(say("sandbox", format!("at least {level}; a child has {deadline} s, and {stall} s without progress")));
     said.push(say("coordinator", format!("HTTP at {}", config.coordinator.listen)));
     said.push(say("callbacks", callbacks(config)));
+    said.push(say("telemetry", traces));
     said
+}
+
+/// Where traces go, with the environment that a process would find.
+fn traces(config: &Config) -> Result<String, Failed> {
+    let Some(settings) = &config.telemetry.traces else { return Ok("no traces".into()) };
+    let url = settings.url(|name| std::env::var(name).ok()).map_err(fleet::wrong_traces)?;
+    let share = settings.sample_ratio * 100.0;
+    Ok(format!("traces to {url}, of {share} % of the jobs, and of those whose customers record theirs"))
 }
 
 fn submit(config: &Config) -> String {

@@ -2,7 +2,7 @@
 
 use super::exit::{Exit, Failed};
 use super::notify::{self, Said};
-use super::{configure, fleet, runtime};
+use super::{configure, fleet, runtime, worker};
 use crate::broker::{Broker, BrokerError};
 use crate::callback::guard::SystemResolver;
 use crate::callback::{TenantCallbacks, run as callbacks};
@@ -12,7 +12,9 @@ use crate::coordinator::{Coordinator, CoordinatorError, Fleet, Progress, now_ms}
 use crate::observe::Observer;
 use crate::shutdown::{self, Signals};
 use crate::telemetry::metrics::{Metrics, Registry, Role};
+use crate::telemetry::traces::Traces;
 use crate::tenant::Secret;
+use crate::trace::Span;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -46,7 +48,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failed> {
 async fn work(config: &Config) -> Result<Exit, Failed> {
     // From here on a signal is asked about, never fatal in the middle of a write.
     let mut signals = Signals::listen().map_err(|e| Exit::Internal.because(e))?;
-    let (coordinator, listener) = tokio::select! {
+    let (coordinator, listener, traces) = tokio::select! {
         opened = open(config) => opened?,
         signal = signals.next() => return Err(Exit::Signalled(signal).because("stopped before it was connected")),
     };
@@ -68,6 +70,7 @@ async fn work(config: &Config) -> Result<Exit, Failed> {
         }
     };
     telling.abort();
+    fleet::flush(traces).await;
     match (ended, asked) {
         (Err(panic), _) => Err(Exit::Internal.because(format!("the coordinator ended in a panic: {panic}"))),
         (Ok(Err(error)), _) => Err(broken(error)),
@@ -85,9 +88,10 @@ fn said(progress: &Progress) -> Said {
     }
 }
 
-async fn open(config: &Config) -> Result<(Coordinator, TcpListener), Failed> {
+async fn open(config: &Config) -> Result<(Coordinator, TcpListener, Option<Arc<Traces>>), Failed> {
     let wrong = |e: String| Exit::Settings.because(e);
     let metrics = Metrics::new(Registry::new(), Role::Coordinator);
+    let traces = fleet::traces(config, &metrics, "coordinator", &worker::own_name())?;
     let observer: Arc<dyn Observer> = metrics.clone();
     let stores = fleet::stores(config, &observer)?;
     let tenants = fleet::tenants(config, true)?;
@@ -105,6 +109,7 @@ async fn open(config: &Config) -> Result<(Coordinator, TcpListener), Failed> {
         callbacks: Arc::new(config.callbacks.clone()),
         window: config.worker.window,
         observer,
+        span: Span::none(),
     };
     let (settings, metrics) = (config.coordinator.clone(), Metrics::exposition(metrics));
     let progress = Progress::default();
@@ -112,7 +117,7 @@ async fn open(config: &Config) -> Result<(Coordinator, TcpListener), Failed> {
     let listener = coordinator.listen().await.map_err(broken)?;
     let address = listener.local_addr().map_err(|e| Exit::Internal.because(e))?;
     tracing::info!(%address, "requests are answered");
-    Ok((coordinator, listener))
+    Ok((coordinator, listener, traces))
 }
 
 /// The credentials of whoever runs the fleet, where there are any.

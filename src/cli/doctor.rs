@@ -73,7 +73,8 @@ async fn examine(config: &Config, report: &mut Report) -> Result<(), Failed> {
     for finding in services::stores(&stores).await {
         report.take(finding)?;
     }
-    report.take(services::clock(stores.work()).await)
+    report.take(services::clock(stores.work()).await)?;
+    report.take(services::traces(config).await)
 }
 
 async fn broker(config: &Config, report: &mut Report) -> Result<(), Failed> {

@@ -11,13 +11,20 @@ use crate::job::JobError;
 use crate::observe::{self, Observer};
 use crate::shutdown::Signals;
 use crate::store::Stores;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::{self, Traces};
 use crate::tenant::{KeyPlace, Tenants};
+use crate::trace::Span;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Most that is read of a file with a key, bytes; longer ones are refused by their length.
 const MAX_KEY_BYTES: u64 = 64 * 1024;
+
+/// How long a process that leaves waits for its last spans to be exported: within what is kept for leaving.
+const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
 /// Where a command's settings are.
 #[derive(clap::Args)]
@@ -64,7 +71,36 @@ async fn open(config: &Config) -> Result<Fleet, Failed> {
         error => Exit::Internal.because(error),
     })?;
     let (tenants, callbacks) = (Arc::new(tenants), Arc::new(config.callbacks.clone()));
-    Ok(Fleet { broker: Arc::new(broker), stores, tenants, callbacks, window: config.worker.window, observer })
+    let (broker, window) = (Arc::new(broker), config.worker.window);
+    Ok(Fleet { broker, stores, tenants, callbacks, window, observer, span: Span::none() })
+}
+
+/// Records what the process does where the settings say so. Call it within the runtime that is to export.
+///
+/// # Errors
+/// Names the setting.
+pub(super) fn traces(
+    config: &Config,
+    metrics: &Metrics,
+    role: &'static str,
+    instance: &str,
+) -> Result<Option<Arc<Traces>>, Failed> {
+    let Some(settings) = &config.telemetry.traces else { return Ok(None) };
+    let traces = traces::start(settings, role, instance, metrics.trace_spans()).map_err(wrong_traces)?;
+    metrics.record(traces.clone());
+    Ok(Some(traces))
+}
+
+/// What is wrong with where traces go.
+pub(super) fn wrong_traces((field, reason): (&'static str, String)) -> Failed {
+    Exit::Settings.because(format!("telemetry.traces.{field}: {reason}"))
+}
+
+/// Waits a little for the last spans.
+pub(super) async fn flush(traces: Option<Arc<Traces>>) {
+    if let Some(traces) = traces {
+        traces.flush(FLUSH_WITHIN).await;
+    }
 }
 
 /// Connects to the broker.

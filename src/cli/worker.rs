@@ -14,6 +14,7 @@ use crate::shutdown::{self, Signals};
 use crate::store::Stores;
 use crate::store::key::Key;
 use crate::telemetry::metrics::{Metrics, Registry, Role};
+use crate::telemetry::traces::Traces;
 use crate::worker::{Worker, WorkerSettings, health};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -67,7 +68,7 @@ async fn work(config: &Config, scratch: PathBuf) -> Result<Exit, Failed> {
         opened = open(config, scratch) => opened?,
         signal = signals.next() => return Err(Exit::Signalled(signal).because("stopped before it was connected")),
     };
-    let Opened { worker, tools, metrics, listener } = worker;
+    let Opened { worker, tools, metrics, traces, listener } = worker;
     let (stopper, stop) = shutdown::channel();
     let (pages, pages_stop) = shutdown::channel();
     let serving = listener.map(|listener| {
@@ -90,6 +91,7 @@ async fn work(config: &Config, scratch: PathBuf) -> Result<Exit, Failed> {
             }
         }
     };
+    fleet::flush(traces).await;
     // Until now it was said, and could be asked, whether the worker is still alive.
     telling.abort();
     pages.stop();
@@ -110,11 +112,13 @@ struct Opened {
     worker: Worker,
     tools: Tools,
     metrics: Exposition,
+    traces: Option<Arc<Traces>>,
     listener: Option<TcpListener>,
 }
 
 async fn open(config: &Config, scratch: PathBuf) -> Result<Opened, Failed> {
     let metrics = Metrics::new(Registry::new(), Role::Worker);
+    let traces = fleet::traces(config, &metrics, "worker", &settings(config).name)?;
     let observer: Arc<dyn Observer> = metrics.clone();
     let stores = fleet::stores(config, &observer)?;
     reach(&stores).await?;
@@ -132,7 +136,7 @@ async fn open(config: &Config, scratch: PathBuf) -> Result<Opened, Failed> {
     };
     let worker = Worker::new(tools.clone(), settings(config));
     tracing::info!(slots = local::slots(config), "working");
-    Ok(Opened { worker, tools, metrics: Metrics::exposition(metrics), listener })
+    Ok(Opened { worker, tools, metrics: Metrics::exposition(metrics), traces, listener })
 }
 
 fn broken(error: BrokerError) -> Failed {
@@ -187,7 +191,7 @@ pub(super) fn settings(config: &Config) -> WorkerSettings {
 }
 
 /// Host and process.
-fn own_name() -> String {
+pub(super) fn own_name() -> String {
     let host = nix::unistd::gethostname().unwrap_or_default();
     format!("{}-{}", host.to_string_lossy(), std::process::id())
 }

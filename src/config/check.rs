@@ -15,6 +15,9 @@ pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
         }
     }
     crate::telemetry::check(&config.log).map_err(|reason| ("log.level".to_string(), reason))?;
+    if let Some(traces) = &config.telemetry.traces {
+        traces.check().map_err(|(field, reason)| (format!("telemetry.traces.{field}"), reason))?;
+    }
     let least = config.sandbox.deadline_s + UPLOAD_S;
     if config.worker.part_deadline_s < least {
         let reason =

@@ -5,6 +5,7 @@
 mod check;
 mod sections;
 
+pub use crate::telemetry::traces::TelemetrySettings;
 pub use crate::telemetry::{Log, LogFormat};
 pub use sections::{Retry, Scratch, Submit, Worker};
 
@@ -33,6 +34,8 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub log: Log,
+    #[serde(default)]
+    pub telemetry: TelemetrySettings,
     pub worker: Worker,
     pub retry: Retry,
     pub scratch: Scratch,
@@ -144,6 +147,7 @@ mod tests {
     fn the_defaults_are_whole_and_a_later_layer_wins_field_by_field() {
         let default = load(None, &[]).unwrap();
         assert_eq!((default.worker.slots, default.retry.attempts), (0, 5));
+        assert_eq!(default.telemetry.traces, None);
         let file = "[worker]\nslots = 2\nwindow = 8\n";
         let config = load(Some(file), &[("NARROWS_WORKER__SLOTS", "3"), ("HOME", "/root")]).unwrap();
         assert_eq!((config.worker.slots, config.worker.window), (3, 8));
@@ -200,6 +204,8 @@ mod tests {
         assert_eq!(path("[work]\nstore = \"none\""), "work.store");
         assert_eq!(path("[callbacks]\ntimeout_s = 0"), "callbacks.timeout_s");
         assert_eq!(path("[coordinator]\nsweep_every_s = 0"), "coordinator.sweep_every_s");
+        assert_eq!(path("[telemetry.traces]\nsample_ratio = 0.5"), "telemetry.traces.endpoint");
+        assert_eq!(path("[telemetry.traces]\nendpoint = \"ftp://c\""), "telemetry.traces.endpoint");
         assert_eq!(path("[submit]\nrequire_user_id = true"), "submit.require_user_id");
         assert_eq!(sample("stores = [\"acme-media\", \"web\"]", "stores = [\"media\"]"), "tenants.acme.stores");
         assert_eq!(sample("tenants = [\"beta\"]", "tenants = [\"gamma\"]"), "stores.beta-vod.tenants");

@@ -14,6 +14,7 @@ use crate::shutdown;
 use crate::store::key::Key;
 use crate::store::{ConcurrentLimitLayer, ConcurrentLimitSemaphore, Store, Stores};
 use crate::tenant::Tenants;
+use crate::trace::{Span, TraceContext};
 use crate::worker::fake::{self, Act, FakeChildren};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,8 +77,9 @@ struct MortalIntake(Box<dyn Intake>, Steps);
 struct MortalSettle(Option<Delivery>, Steps);
 
 fn mortal(delivery: Delivery, steps: &Steps) -> Delivery {
-    let Delivery { queue, attempt, redelivered, waited, .. } = delivery;
-    let parcel = Parcel { queue, body: delivery.body.clone(), attempt, redelivered, user: delivery.user.clone(), waited };
+    let Delivery { queue, attempt, redelivered, waited, trace, .. } = delivery;
+    let (body, user) = (delivery.body.clone(), delivery.user.clone());
+    let parcel = Parcel { queue, body, attempt, redelivered, user, waited, trace };
     Delivery::new(parcel, Box::new(MortalSettle(Some(delivery), steps.clone())))
 }
 
@@ -112,9 +114,9 @@ impl Intake for MortalIntake {
 
 #[async_trait]
 impl Broker for Mortal {
-    async fn publish(&self, queue: Queue, body: Vec<u8>) -> Result<(), BrokerError> {
+    async fn publish_within(&self, queue: Queue, body: Vec<u8>, trace: Option<TraceContext>) -> Result<(), BrokerError> {
         self.steps.take().await;
-        self.broker.publish(queue, body).await
+        self.broker.publish_within(queue, body, trace).await
     }
 
     async fn consume(&self, queue: Queue, prefetch: usize) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -189,7 +191,8 @@ impl Site {
         let tenants = Arc::new(Tenants::open());
         tools.tenants = tenants.clone();
         let callbacks = Arc::new(super::fixture::callback_settings());
-        let fleet = Fleet { broker, stores, tenants, callbacks, window: 2, observer: crate::observe::nobody() };
+        let fleet =
+            Fleet { broker, stores, tenants, callbacks, window: 2, observer: crate::observe::nobody(), span: Span::none() };
         let (_stopper, stop) = shutdown::channel();
         let partition = Partition::new(fleet, settings(), PARTITION).await.unwrap();
         let worker = crate::worker::Worker::new(tools, fake::settings());

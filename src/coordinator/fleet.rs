@@ -1,6 +1,6 @@
 //! What the operations on a fleet work with.
 
-use crate::broker::{Broker, BrokerError, Queue};
+use crate::broker::{self, Broker, BrokerError, Queue};
 use crate::callback::CallbackSettings;
 use crate::event::{Event, Fact};
 use crate::job::JobId;
@@ -12,6 +12,7 @@ use crate::sandbox::protocol::{Limits, Task};
 use crate::sandbox::{Finished, InputSource};
 use crate::store::Stores;
 use crate::tenant::Tenants;
+use crate::trace::Span;
 use crate::usage::Usage;
 use async_trait::async_trait;
 use std::path::{Path, PathBuf};
@@ -29,9 +30,17 @@ pub struct Fleet {
     pub window: u32,
     /// Is told what happens to jobs.
     pub observer: Arc<dyn Observer>,
+    /// What is being done.
+    pub span: Arc<Span>,
 }
 
 impl Fleet {
+    /// The same fleet for something that is being done: what it publishes is in its trace.
+    pub(super) fn within(&self, span: Span) -> Self {
+        let broker = broker::within(&self.broker, span.context());
+        Self { broker, span: Arc::new(span), ..self.clone() }
+    }
+
     /// Publishes a fact, confirmed.
     pub(super) async fn tell(&self, job: &JobId, tenant: &str, at_ms: u64, fact: Fact) -> Result<(), BrokerError> {
         let event = Event::new(job.clone(), tenant.into(), at_ms, fact);
@@ -66,8 +75,8 @@ impl Fleet {
         let scratch = ScratchFolder::unlimited(PathBuf::new());
         let settings = Settings { mode: Mode::Fleet, limits, scratch, threads_per_slot: 1, ranges: true, window: self.window };
         let mut tools = Tools::new(self.broker.clone(), self.stores.clone(), Arc::new(NoChildren), settings);
-        tools.tenants = self.tenants.clone();
-        tools.with_callbacks((*self.callbacks).clone())
+        (tools.tenants, tools.span) = (self.tenants.clone(), self.span.clone());
+        tools.with_observer(self.observer.clone()).with_callbacks((*self.callbacks).clone())
     }
 
     /// What its end told that a job used, and what was thrown away of it since: children that ran when it was canceled, or

@@ -20,6 +20,7 @@ mod run;
 mod sample;
 pub mod settings;
 mod sweep;
+mod whole_job;
 mod write;
 
 #[cfg(test)]

@@ -6,12 +6,14 @@ use super::fleet::Fleet;
 use super::progress::Progress;
 use super::settings::CoordinatorSettings;
 use super::sweep::{Sweeper, Tick};
+use super::whole_job;
 use super::write::{Writer, Written};
 use crate::broker::{BrokerError, Consumer, Delivery, Queue};
 use crate::event::{Event, Fact};
 use crate::job::JobId;
 use crate::part::admission::Wake;
 use crate::shutdown::Stop;
+use crate::trace::{Begun, Parent, SpanRole, TraceContext};
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,6 +49,13 @@ struct Facts {
     events: Vec<Event>,
     deliveries: Vec<Delivery>,
     is_repeated: bool,
+}
+
+impl Facts {
+    /// What the first of them that says so was told in.
+    fn trace(&self) -> Option<TraceContext> {
+        self.deliveries.iter().find_map(|delivery| delivery.trace)
+    }
 }
 
 impl Partition {
@@ -140,6 +149,10 @@ impl Partition {
 /// Takes in facts of one job, again and again until it works: nothing after them could be taken in before. Asked to
 /// stop, it leaves them to another coordinator.
 async fn take(fleet: &Fleet, job: JobId, facts: Facts, mut stop: Stop, step: &(impl Fn() + Sync)) -> (JobId, Option<Written>) {
+    let parent = Parent::Sender(facts.trace());
+    let span = fleet.observer.span(&Begun::now("record", "", SpanRole::Consumer, parent, job.as_str()));
+    span.note("facts", facts.events.len() as u64);
+    let fleet = &fleet.within(span);
     let writer = Writer { fleet, job: &job };
     let (mut wait, mut is_repeated) = (FIRST_WAIT, facts.is_repeated);
     let written = loop {
@@ -155,7 +168,12 @@ async fn take(fleet: &Fleet, job: JobId, facts: Facts, mut stop: Stop, step: &(i
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
         }
     };
+    if let Some(projection) = &written.projection {
+        fleet.span.note("tenant", projection.tenant.as_str());
+        fleet.span.note("events", written.recorded.len() as u64);
+    }
     count::recorded(&*fleet.observer, &written.recorded);
+    whole_job::show(fleet, &written.recorded).await;
     for delivery in facts.deliveries {
         settled(delivery.ack().await);
     }

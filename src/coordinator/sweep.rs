@@ -22,6 +22,7 @@ use crate::plan::Plan;
 use crate::plan::marker::PartId;
 use crate::reconcile::{Step, reconcile};
 use crate::store::key::Key;
+use crate::trace::{Begun, Parent, SpanRole};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 
@@ -284,22 +285,30 @@ impl Sweeper {
         };
         tracing::info!(%job, parts = parts.len(), "nothing was heard of it; its parts are asked for again");
         self.fleet.observer.job_stalled();
-        self.publish(job, lane, &parts).await.map(|()| true)
+        self.publish(accepted, lane, &parts).await.map(|()| true)
     }
 
-    async fn publish(&self, job: &JobId, lane: Lane, parts: &[PartId]) -> Result<(), WriteError> {
+    async fn publish(&self, accepted: &Accepted, lane: Lane, parts: &[PartId]) -> Result<(), WriteError> {
+        let fleet = self.within("ask", accepted);
         for part in parts {
-            let message = PartMessage { job: job.clone(), part: *part };
+            let message = PartMessage { job: accepted.id.clone(), part: *part };
             let body = serde_json::to_vec(&message).expect("a part message is plain data");
-            self.fleet.broker.publish(Queue::Work(Class::Cpu, lane), body).await?;
+            fleet.broker.publish(Queue::Work(Class::Cpu, lane), body).await?;
         }
         Ok(())
     }
 
+    /// The fleet, in a span of a job that nobody's message is about.
+    fn within(&self, what: &'static str, accepted: &Accepted) -> Fleet {
+        let parent = Parent::Job(accepted.trace);
+        self.fleet.within(self.fleet.observer.span(&Begun::now(what, "", SpanRole::Internal, parent, accepted.id.as_str())))
+    }
+
     async fn propose(&self, accepted: &Accepted, result: JobResult) -> Result<(), WriteError> {
-        let usage = self.fleet.measure(accepted).await?;
-        let fact = result.fact(&self.fleet.stores, accepted, usage);
-        Ok(self.fleet.tell(&accepted.id, &accepted.job.tenant, now_ms(), fact).await?)
+        let fleet = self.within("propose", accepted);
+        let usage = fleet.measure(accepted).await?;
+        let fact = result.fact(&fleet.stores, accepted, usage);
+        Ok(fleet.tell(&accepted.id, &accepted.job.tenant, now_ms(), fact).await?)
     }
 
     /// Starts jobs of a tenant that wait for others to end, the oldest first. By whoever has the tenant's partition, so that
@@ -326,7 +335,7 @@ impl Sweeper {
             self.progress.step(self.partition);
             // It is being accepted at this moment; whoever does that says so when it is done.
             let Some(accepted) = work.get_json::<Accepted>(&Key::job(&job)).await? else { continue };
-            self.publish(&job, accepted.job.lane, &[PartId::Probe]).await?;
+            self.publish(&accepted, accepted.job.lane, &[PartId::Probe]).await?;
             work.delete(&Key::waiting(tenant, at, &job)).await?;
         }
         Ok(())

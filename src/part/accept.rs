@@ -16,7 +16,9 @@ use crate::plan::marker::PartId;
 use crate::store::key::Key;
 use crate::store::{SourceIdentity, StoreError, Stores};
 use crate::tenant::{Admission, NOBODY};
+use crate::trace::{Begun, Parent, SpanRole};
 use serde::{Deserialize, Serialize};
+use std::time::Instant;
 
 /// Why a job whose id is in use is rejected.
 pub const FOREIGN_ID: &str = "is the id of another job, or of this one with another source; choose another id";
@@ -75,11 +77,13 @@ pub struct Taken {
     pub is_new: bool,
 }
 
-/// Takes a document that is a job, of a tenant that may submit it. The inner error is told to the customer.
+/// Takes a document that is a job, of a tenant that may submit it. The inner error is told to the customer. The tools' span is
+/// the one that the customer says it submits in, if it says so.
 ///
 /// # Errors
 /// A store or the broker cannot be reached; the same job may be taken again.
 pub async fn take(tools: &Tools, job: Job) -> Result<Result<Taken, JobError>, PartError> {
+    let began = Instant::now();
     if let Err(error) = check(tools, &job) {
         return Ok(Err(error));
     }
@@ -98,12 +102,12 @@ pub async fn take(tools: &Tools, job: Job) -> Result<Result<Taken, JobError>, Pa
         Err(e) if e.is_temporary() => return Err(e.into()),
         Err(e) => match known {
             // Done long ago, and its source is gone: it is the same job all the same.
-            Some(known) if known.job == job => return again(tools, &known).await.map(Ok),
+            Some(known) if known.job == job => return again(&accepting(tools, &known, began), &known).await.map(Ok),
             _ => return Ok(Err(JobError::new("input.uri", e.to_string()))),
         },
     };
     let accepted = match Accepted::new(job, source) {
-        Ok(accepted) => accepted,
+        Ok(accepted) => Accepted { trace: tools.span.context(), ..accepted },
         Err(error) => return Ok(Err(error)),
     };
     let known = match known {
@@ -111,10 +115,19 @@ pub async fn take(tools: &Tools, job: Job) -> Result<Result<Taken, JobError>, Pa
         None => self::known(tools, &accepted.id).await?,
     };
     match known {
-        Some(known) if known.is_same(&accepted) => again(tools, &known).await.map(Ok),
+        Some(known) if known.is_same(&accepted) => again(&accepting(tools, &known, began), &known).await.map(Ok),
         Some(_) => Ok(Err(JobError::new("id", FOREIGN_ID))),
-        None => begin(tools, accepted).await,
+        None => begin(&accepting(tools, &accepted, began), accepted).await,
     }
+}
+
+/// The tools, in the span of a job that is being accepted: below that of the whole job, which is in the trace of whoever
+/// submitted it first.
+fn accepting(tools: &Tools, accepted: &Accepted, began: Instant) -> Tools {
+    let now = Begun::now("accept", "", SpanRole::Server, Parent::Job(accepted.trace), accepted.id.as_str());
+    let span = tools.observer.span(&Begun { ago: began.elapsed(), ..now });
+    span.note("tenant", accepted.job.tenant.as_str());
+    tools.within(span)
 }
 
 /// What can be said of a job by itself, beyond its parsing: names that are kept, places that it may not reach.

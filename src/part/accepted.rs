@@ -3,6 +3,7 @@
 use crate::job::{Job, JobError, JobId};
 use crate::plan::preset::Preset;
 use crate::store::SourceIdentity;
+use crate::trace::TraceContext;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -22,6 +23,9 @@ pub struct Accepted {
     /// When it was accepted first, milliseconds since 1970; 0 in one process, where nobody lists jobs by time.
     #[serde(default)]
     pub accepted_ms: u64,
+    /// The trace in which its customer submitted it first, if it was in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 /// The job's preset with the job's changes.
@@ -47,12 +51,12 @@ impl Accepted {
             None => derive(&job, &preset, &source),
         };
         let job = Job { id: Some(id.clone()), ..job };
-        Ok(Self { id, job, preset, source, accepted_ms: 0 })
+        Ok(Self { id, job, preset, source, accepted_ms: 0, trace: None })
     }
 
-    /// Is it the same job of the same source, whenever it was accepted?
+    /// Is it the same job of the same source, whenever and in whatever trace it was accepted?
     pub fn is_same(&self, other: &Self) -> bool {
-        let Self { id, job, preset, source, accepted_ms: _ } = self;
+        let Self { id, job, preset, source, accepted_ms: _, trace: _ } = self;
         (id, job, preset, source) == (&other.id, &other.job, &other.preset, &other.source)
     }
 }
@@ -91,10 +95,15 @@ mod tests {
     }
 
     #[test]
-    fn when_a_job_was_accepted_makes_it_no_other() {
+    fn when_and_in_which_trace_a_job_was_accepted_makes_it_no_other() {
         let first = Accepted::new(job(""), source()).unwrap();
         let later = Accepted { accepted_ms: 9, ..first.clone() };
         assert!(first.is_same(&later) && first != later);
+        let traced = Accepted { trace: Some(TraceContext::of_job("other", None)), ..first.clone() };
+        assert!(first.is_same(&traced) && first != traced);
+        let text = serde_json::to_string(&traced).unwrap();
+        assert_eq!(serde_json::from_str::<Accepted>(&text).unwrap(), traced);
+        assert!(!serde_json::to_string(&first).unwrap().contains("trace"), "versions before it read it");
         assert!(!first.is_same(&Accepted::new(job(r#","lane":"low""#), source()).unwrap()));
     }
 

@@ -10,6 +10,7 @@ use crate::observe::ChildEnd;
 use crate::plan::marker::PartId;
 use crate::sandbox::protocol::{RefusalReason, Report, Task};
 use crate::sandbox::{Disposition, Finished, InputSource, Outcome};
+use crate::trace::{Begun, Parent, Span, SpanRole};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -65,6 +66,8 @@ pub(super) async fn run(
     let mut stop = attempt.stop.clone();
     let stop: StopFuture = Box::pin(async move { stop.requested().await });
     let kind = task.kind();
+    let parent = Parent::Sender(tools.span.context());
+    let span = tools.observer.span(&Begun::now("child", kind, SpanRole::Internal, parent, accepted.id.as_str()));
     let finished = tokio::select! {
         finished = tools.children.run(task, inputs, &tools.settings.limits, scratch.path(), &mut on_progress, stop) => finished,
         never = show(tools, accepted, part, receiver) => match never {},
@@ -74,12 +77,23 @@ pub(super) async fn run(
     let ended = ChildEnd { task: kind, outcome: outcome.label(), jail, wall, cpu, peak_bytes };
     tools.observer.child_ended(&ended);
     let ChildEnd { task, outcome: end, .. } = ended;
+    note(&span, &ended);
     tracing::debug!(job = %accepted.id, %part, task, outcome = end, ?jail, ?wall, ?cpu, peak_bytes, "child ended");
     match outcome {
         Outcome::Done(report) => {
             Ok(Worked { report: *report, scratch, wall_s: wall.as_secs_f64(), cpu_s: cpu.as_secs_f64(), peak_bytes })
         }
         outcome => Err(verdict(&outcome, part, &stderr_tail)),
+    }
+}
+
+fn note(span: &Span, ended: &ChildEnd) {
+    span.note("task", ended.task);
+    span.note("outcome", ended.outcome);
+    span.note("cpu_s", ended.cpu.as_secs_f64());
+    span.note("peak_bytes", ended.peak_bytes);
+    if ended.outcome != "done" {
+        span.fail();
     }
 }
 

@@ -46,6 +46,7 @@ pub async fn run(tools: &Tools, message: &PartMessage, mut attempt: Attempt) -> 
     let key = Key::marker(id, message.part);
     let marker = async { Ok(tools.stores.work().get_json::<Marker>(&key).await?) };
     let (accepted, fence, marker) = tokio::try_join!(tools.accepted(id), finish::fence(tools, id), marker)?;
+    tools.span.note("tenant", accepted.job.tenant.as_str());
     match fence {
         Fence::Open => {}
         // Whoever had this message before may have died between writing the end and telling it.

@@ -7,6 +7,7 @@ use super::error::PartError;
 use super::markers;
 use super::tools::{Attempt, Planned, Tools};
 use crate::event::Cause;
+use crate::observe::Judged;
 use crate::plan::marker::{Marker, PartId, PartResult};
 use crate::plan::{self, PlanError, Revised, Revision};
 use crate::reconcile;
@@ -57,7 +58,22 @@ async fn write(tools: &Tools, planned: &Planned, revision: Revision, part: PartI
         PlanError::Preset(message) => PartError::reject(Cause::Settings, message),
         PlanError::Media(message) => PartError::reject(Cause::Media, message),
     })?;
-    Ok(tools.stores.work().put_json(&Key::revision(id, revision), &revised).await?)
+    tools.stores.work().put_json(&Key::revision(id, revision), &revised).await?;
+    if revision == Revision::Verified {
+        judge(tools, planned, &found);
+    }
+    Ok(())
+}
+
+/// Says what the top rung was planned to be worth in each chunk, and what it is, before anything is repaired.
+fn judge(tools: &Tools, planned: &Planned, found: &Found) {
+    let Some(top) = planned.grounds.as_ref().and_then(|grounds| grounds.decision.rungs.first()) else { return };
+    for report in &found.encodes {
+        if let (Some(chunk), Some(measured)) = (top.chunks.get(report.chunk as usize), &report.measured) {
+            let (preset, measured) = (planned.accepted.job.preset.as_str(), measured.vmaf_neg);
+            tools.observer.judged(&Judged { preset, height: top.height, planned: chunk.predicted_vmaf, measured });
+        }
+    }
 }
 
 /// What the parts up to now found.

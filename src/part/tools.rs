@@ -4,7 +4,7 @@ use super::accepted::Accepted;
 use super::children::Children;
 use super::error::PartError;
 use super::scratch::ScratchFolder;
-use crate::broker::{Broker, BrokerError, Class, Queue, Topic};
+use crate::broker::{self, Broker, BrokerError, Class, Queue, Topic};
 use crate::callback::CallbackSettings;
 use crate::event::{Event, Fact};
 use crate::job::{JobId, Lane};
@@ -17,6 +17,7 @@ use crate::shutdown::Stop;
 use crate::store::key::Key;
 use crate::store::{Store, StoreError, Stores};
 use crate::tenant::Tenants;
+use crate::trace::Span;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,6 +71,8 @@ pub struct Tools {
     pub settings: Arc<Settings>,
     /// Is told what happens to parts and their children.
     pub observer: Arc<dyn Observer>,
+    /// What is being done with them.
+    pub span: Arc<Span>,
     planned: Arc<Mutex<VecDeque<Arc<Planned>>>>,
 }
 
@@ -93,12 +96,19 @@ impl Tools {
     pub fn new(broker: Arc<dyn Broker>, stores: Stores, children: Arc<dyn Children>, settings: Settings) -> Self {
         let tenants = Arc::new(Tenants::open());
         let (callbacks, settings, observer) = (None, Arc::new(settings), observe::nobody());
-        Self { broker, stores, children, tenants, callbacks, settings, observer, planned: Arc::default() }
+        let span = Span::none();
+        Self { broker, stores, children, tenants, callbacks, settings, observer, span, planned: Arc::default() }
     }
 
     /// Tells somebody what happens.
     pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
         Self { observer, ..self }
+    }
+
+    /// The same tools for something that is being done: what it publishes is in its trace.
+    pub fn within(&self, span: Span) -> Self {
+        let broker = broker::within(&self.broker, span.context());
+        Self { broker, span: Arc::new(span), ..self.clone() }
     }
 
     /// Takes jobs of these tenants only, within their quotas.

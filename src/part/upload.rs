@@ -6,12 +6,15 @@
 use super::error::PartError;
 use super::scratch::Scratch;
 use super::tools::{Planned, Tools};
+use crate::observe::Observer;
 use crate::plan::marker::Object;
 use crate::sandbox::protocol::{InitSegment, Segment};
 use crate::store::key::{Key, content_named};
 use crate::store::{Store, digest};
+use crate::trace::{Begun, Parent, SpanRole, TraceContext};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Files of one part that are uploaded at once.
 const UPLOADS_AT_ONCE: usize = 4;
@@ -21,16 +24,16 @@ const UPLOADS_AT_ONCE: usize = 4;
 pub(super) struct MediaPlace {
     store: Store,
     intermediate: bool,
+    observer: Arc<dyn Observer>,
+    trace: Option<TraceContext>,
 }
 
 impl MediaPlace {
     pub fn of(tools: &Tools, planned: &Planned) -> Result<Self, PartError> {
         let packaging = &planned.plan.packaging;
-        if packaging.hls || packaging.dash {
-            let store = tools.output(&planned.accepted)?;
-            return Ok(Self { store, intermediate: false });
-        }
-        Ok(Self { store: tools.stores.work().clone(), intermediate: true })
+        let intermediate = !packaging.hls && !packaging.dash;
+        let store = if intermediate { tools.stores.work().clone() } else { tools.output(&planned.accepted)? };
+        Ok(Self { store, intermediate, observer: tools.observer.clone(), trace: tools.span.context() })
     }
 
     /// Is the media of no use once the job is done?
@@ -58,11 +61,16 @@ pub(super) async fn rendition(
     init: &mut InitSegment,
     segments: &mut [Segment],
 ) -> Result<Vec<Object>, PartError> {
+    let begun = Begun::now("upload", "", SpanRole::Client, Parent::Sender(place.trace), planned.id().as_str());
+    let span = place.observer.span(&begun);
+    span.note("rendition", name);
     let header = (format!("{name}/init.mp4"), init.file.clone(), init.bytes);
     let media = segments.iter().map(|s| (format!("{name}/{:05}.m4s", s.index), s.file.clone(), s.bytes));
     let files: Vec<_> = std::iter::once(header).chain(media).collect();
     let uploads = files.into_iter().map(|(path, file, bytes)| one(place, planned, scratch, path, file, bytes));
-    let objects: Vec<Object> = stream::iter(uploads).buffered(UPLOADS_AT_ONCE).try_collect().await?;
+    let uploaded: Result<Vec<Object>, PartError> = stream::iter(uploads).buffered(UPLOADS_AT_ONCE).try_collect().await;
+    let objects = uploaded.inspect_err(|_| span.fail())?;
+    span.note("bytes", objects.iter().map(|object| object.bytes).sum::<u64>());
     init.file.clone_from(&objects[0].path);
     for (segment, object) in segments.iter_mut().zip(&objects[1..]) {
         segment.file.clone_from(&object.path);

@@ -27,6 +27,9 @@ const MEMORY_BYTES: [f64; 8] = [
     8_589_934_592.0,
 ];
 
+/// Of a quality that was missed, VMAF: half a point is not seen, six are one step of the ladder.
+const QUALITY_VMAF: [f64; 13] = [-12.0, -6.0, -3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, 6.0, 12.0];
+
 /// Makes families, and registers those of the role that this process has.
 pub(super) struct Maker<'a> {
     pub registry: &'a Registry,
@@ -88,6 +91,7 @@ pub(super) struct Common {
     pub store_seconds: HistogramVec,
     pub store_read: IntCounter,
     pub store_written: IntCounter,
+    pub trace_spans: IntCounterVec,
 }
 
 impl Common {
@@ -131,6 +135,11 @@ impl Common {
             ),
             store_read: make.counter("narrows_store_read_bytes_total", "Bytes read from stores."),
             store_written: make.counter("narrows_store_written_bytes_total", "Bytes written to stores."),
+            trace_spans: make.counters(
+                "narrows_trace_spans_total",
+                "Spans that ended: exported; dropped, as the queue was full; or failed, as the collector did not take them.",
+                &["outcome"],
+            ),
         }
     }
 }
@@ -151,6 +160,7 @@ pub(super) struct Work {
     pub encoded_frames: IntCounterVec,
     pub encoded_media: CounterVec,
     pub encoded_source: Counter,
+    pub quality_error: HistogramVec,
     pub scratch_used: IntGauge,
     pub scratch_free: IntGauge,
     pub scratch_short: IntGauge,
@@ -215,6 +225,12 @@ impl Work {
             encoded_source: make.sum(
                 "narrows_encoded_source_seconds_total",
                 "Length of the source that was encoded, all renditions of it being one.",
+            ),
+            quality_error: make.histograms(
+                "narrows_quality_measured_minus_planned_vmaf",
+                "VMAF-NEG of chunks of the top rung as measured, less planned. Of values below zero, too: its sum is no counter.",
+                &["preset", "height"],
+                &QUALITY_VMAF,
             ),
             scratch_used: make.gauge("narrows_scratch_used_bytes", "Bytes in the worker's scratch folder."),
             scratch_free: make.gauge("narrows_scratch_free_bytes", "Bytes that the scratch folder's disk still has."),

@@ -2,17 +2,23 @@
 //! an [`Observer`], and shown at `/metrics`.
 
 use super::families::{Common, Jobs, Maker, Work};
+use super::traces::Traces;
 use crate::broker::{Class, Queue};
 use crate::event::State;
-use crate::observe::{CallbackEnd, ChildEnd, Encoded, Exposition, JobEnd, Observer, PartEnd, Playable, Publish, QueueLabels};
+use crate::observe::{
+    CallbackEnd, ChildEnd, Encoded, Exposition, JobEnd, Judged, Observer, PartEnd, Playable, Publish, QueueLabels,
+};
 use crate::plan::marker::PartId;
+use crate::plan::preset::BUILT_IN;
 use crate::sandbox::protocol::JailLevel;
+use crate::trace::{Begun, Span, WholeJob};
 use crate::usage::Usage;
 use crate::usage::metered;
+use prometheus::IntCounterVec;
 pub use prometheus::Registry;
 use prometheus::TextEncoder;
 use prometheus::process_collector::ProcessCollector;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The connections of every process.
@@ -71,6 +77,8 @@ pub struct Metrics {
     common: Common,
     work: Work,
     jobs: Jobs,
+    /// Whoever records spans, where somebody does.
+    traces: OnceLock<Arc<Traces>>,
 }
 
 impl Metrics {
@@ -82,9 +90,21 @@ impl Metrics {
         let jobs = Jobs::new(&make(role == Role::Coordinator));
         registry.register(Box::new(ProcessCollector::for_self())).expect("no family is made twice");
         common.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), role.name()]).set(1.0);
-        let metrics = Self { registry, common, work, jobs };
+        let metrics = Self { registry, common, work, jobs, traces: OnceLock::new() };
         metrics.begin(role);
         Arc::new(metrics)
+    }
+
+    /// Spans by how they ended.
+    pub fn trace_spans(&self) -> IntCounterVec {
+        self.common.trace_spans.clone()
+    }
+
+    /// From now on what happens is recorded there, too. The first one counts.
+    pub fn record(&self, traces: Arc<Traces>) {
+        if self.traces.set(traces).is_err() {
+            tracing::debug!("spans are recorded already");
+        }
     }
 
     /// What `/metrics` shows.
@@ -106,6 +126,9 @@ impl Metrics {
         }
         for answer in Publish::ALL {
             self.common.publishes.with_label_values(&[answer.name()]).inc_by(0);
+        }
+        for outcome in ["exported", "dropped", "failed"] {
+            self.common.trace_spans.with_label_values(&[outcome]).inc_by(0);
         }
         for operation in OPERATIONS {
             for outcome in ["ok", "denied", "failed"] {
@@ -165,6 +188,11 @@ fn height(lines: u32) -> &'static str {
 
 fn known_codec(codec: &str) -> &'static str {
     CODECS.into_iter().find(|known| *known == codec).unwrap_or("other")
+}
+
+/// Presets are built in; one that is not known is of another version.
+fn known_preset(preset: &str) -> &str {
+    if BUILT_IN.iter().any(|(known, _)| *known == preset) { preset } else { "other" }
 }
 
 fn known_class(class: &str) -> &'static str {
@@ -270,6 +298,14 @@ impl Observer for Metrics {
         self.work.encoded_media.with_label_values(&labels).inc_by(positive(encoded.media_s));
     }
 
+    fn judged(&self, judged: &Judged<'_>) {
+        let error = judged.measured - judged.planned;
+        if error.is_finite() {
+            let labels = [known_preset(judged.preset), height(judged.height)];
+            self.work.quality_error.with_label_values(&labels).observe(error);
+        }
+    }
+
     fn chunk_encoded(&self, source_s: f64) {
         self.work.encoded_source.inc_by(positive(source_s));
     }
@@ -344,6 +380,20 @@ impl Observer for Metrics {
 
     fn oldest_callback(&self, age: Duration) {
         self.jobs.callback_oldest.set(age.as_secs_f64());
+    }
+
+    fn span(&self, begun: &Begun<'_>) -> Span {
+        self.traces.get().map_or_else(|| begun.unrecorded(), |traces| traces.begin(begun))
+    }
+
+    fn traces(&self) -> bool {
+        self.traces.get().is_some()
+    }
+
+    fn whole_job(&self, whole: &WholeJob<'_>) {
+        if let Some(traces) = self.traces.get() {
+            traces.whole_job(whole);
+        }
     }
 }
 

@@ -2,7 +2,11 @@
 
 use super::receiver::{Answer, Receiver, Rest, status};
 use super::stage::{OLD_SECRET, SECRET, Stage, endpoint, job, neighbours};
+use narrows::broker::{Broker, within};
+use narrows::callback;
 use narrows::job::Callback;
+use narrows::store::key::Key;
+use narrows::trace::TraceContext;
 use serde_json::json;
 use standardwebhooks::Webhook;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +55,36 @@ async fn every_event_arrives_signed_and_in_order_whatever_fails_on_the_way() {
     }
     assert_eq!(BTreeSet::from_iter(ids.values()).len(), 30);
     assert_eq!(ids[&30], "talk%2E1/job%2Ecompleted/30");
+}
+
+#[tokio::test]
+async fn a_callback_says_in_which_trace_it_is_told_and_nothing_where_there_is_none() {
+    const CUSTOMERS: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const NUDGES: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    let cases = [(None, None, None), (Some(CUSTOMERS), None, Some(CUSTOMERS)), (Some(CUSTOMERS), Some(NUDGES), Some(NUDGES))];
+    for (customers, nudges, expected) in cases {
+        let (stage, mut receiver) = (Stage::new(), Receiver::start().await);
+        receiver.script([status(500)]);
+        let (talk, hook) = (job("talk"), endpoint(&receiver.url("/hook")));
+        stage.accept(&talk, std::slice::from_ref(&hook)).await;
+        let mut accepted: serde_json::Value = stage.store.get_json(&Key::job(&talk)).await.unwrap().unwrap();
+        if let Some(trace) = customers {
+            accepted["trace"] = trace.into();
+        }
+        stage.store.put_json(&Key::job(&talk), &accepted).await.unwrap();
+        stage.record_all(&talk, 1).await;
+        let broker: Arc<dyn Broker> = Arc::new(stage.broker.clone());
+        let broker = within(&broker, nudges.and_then(TraceContext::parse));
+        callback::nudge(&*broker, &talk, std::slice::from_ref(&hook)).await.unwrap();
+        let running = stage.run(&talk);
+        stage.cursor_when(&talk, &hook, |c| c.delivered == 1).await;
+        running.stop().await;
+        let taken = receiver.rest();
+        assert_eq!(taken.len(), 2, "also when it is told again");
+        for request in taken {
+            assert_eq!(request.headers.get("traceparent").map(|value| value.to_str().unwrap()), expected);
+        }
+    }
 }
 
 #[tokio::test]

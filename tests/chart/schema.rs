@@ -48,6 +48,8 @@ fn every_section_takes_the_fields_that_the_program_takes() {
     }
     let inner = |path: &str| config.pointer(path).unwrap();
     assert_eq!(properties(inner("/properties/worker/properties/lanes")), fields("worker.lanes"));
+    let traces = inner("/properties/telemetry/properties/traces");
+    assert_eq!(properties(traces), fields("telemetry.traces"));
     let operator = inner("/properties/coordinator/properties/operator");
     assert_eq!(properties(operator), fields("coordinator.operator"));
     let store = inner("/properties/stores/additionalProperties");

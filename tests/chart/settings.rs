@@ -210,6 +210,7 @@ fn numbers_texts_and_names_arrive_as_they_were_written() {
     assert_eq!(config.tenants["acme"].quota.minutes_per_day, Some(20_000_000));
     assert_eq!(config.tenants["acme"].callbacks[0].url, "https://hooks.acme.example/narrows?a=\"b\"&c=<d>");
     assert_eq!(config.log.level, "narrows=debug,warn");
+    assert_eq!(config.telemetry.traces.map(|traces| traces.sample_ratio), Some(0.1));
     assert_eq!((config.worker.lanes.high, config.worker.lanes.low), (20, 1));
     assert_eq!((config.coordinator.sweep_every_s, config.coordinator.max_requests), (60, 256));
     assert_eq!(config.stores.0["ingest"].root.as_deref().map(|root| root.ends_with("/srv/ingest")), Some(true));

@@ -1,5 +1,8 @@
 //! `make bench-fleet`: what RabbitMQ and a bucket cost. Figures, no judgement but one: a fleet of one worker may take a
 //! tenth longer than one process with as many slots.
+//!
+//! `make bench-fleet BENCH_ARGS="telemetry [PAIRS [CHUNKS]]"`: what metrics that are scraped and traces that are exported cost a
+//! fleet whose parts do next to nothing, against the same fleet with neither, in turns. 3 % are allowed.
 
 #[allow(dead_code, reason = "other binaries use more of it")]
 mod cluster;
@@ -9,8 +12,12 @@ mod common;
 mod media;
 
 use cluster::{ACME, Cluster, PROGRAM, Setup};
+use common::http::Client;
+use common::server::cpu_s;
 use common::store_proxy::Requests;
+use common::{Receiver, wait_for};
 use media::{Clip, Rate};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -26,10 +33,26 @@ const SMALL_JOBS: usize = 100;
 /// Chunks of the long job.
 const LONG: u32 = 5_000;
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// Time with telemetry over that without, at most; pairs of runs that are compared, and chunks of one run.
+const MOST_TELEMETRY: f64 = 1.03;
+const TELEMETRY_PAIRS: usize = 9;
+const TELEMETRY_CHUNKS: u32 = 400;
+/// How often metrics are scraped: oftener than any Prometheus does.
+const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 
 fn main() -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.map_err(|e| e.to_string())?.block_on(bench())
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let number = |n: usize| words.get(n).map(|word| word.parse::<u32>().map_err(|e| format!("{word}: {e}"))).transpose();
+    let runtime = runtime.map_err(|e| e.to_string())?;
+    match words.first().map(String::as_str) {
+        None => runtime.block_on(bench()),
+        Some("telemetry") => {
+            let pairs = number(1)?.map_or(TELEMETRY_PAIRS, |pairs| pairs as usize);
+            runtime.block_on(telemetry(pairs, number(2)?.unwrap_or(TELEMETRY_CHUNKS)))
+        }
+        Some(other) => Err(format!("{other}: there is 'telemetry', or nothing for everything else")),
+    }
 }
 
 async fn bench() -> Result<(), String> {
@@ -170,6 +193,100 @@ async fn long_job(cluster: &Cluster) {
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
         let (early, late) = (mean(&values[tenth..(2 * tenth).min(values.len())]), mean(&values[values.len() - tenth..]));
         println!("{role}: {early:.0} MB resident after a tenth, {late:.0} MB at the end");
+    }
+}
+
+/// One run: its time, and the CPU time of worker and coordinator themselves, children apart.
+struct Cost {
+    wall_s: f64,
+    cpu_s: f64,
+}
+
+/// The same job of tiny parts with and without telemetry, in turns; who is first changes, and the first pair only warms up.
+async fn telemetry(pairs: usize, chunks: u32) -> Result<(), String> {
+    let collector = Receiver::start();
+    let mut cluster = Cluster::start(&Setup { workers: 1, coordinators: 1, slots: SLOTS, ..Setup::default() });
+    let plain = cluster.config.clone();
+    let settings = std::fs::read_to_string(&plain).map_err(|e| e.to_string())?;
+    let endpoint = format!("http://127.0.0.1:{}", collector.port());
+    let watched = cluster.home.write("watched.toml", format!("{settings}\n[telemetry.traces]\nendpoint = \"{endpoint}\"\n"));
+    let source = cluster.source("telemetry.mp4", &tiny_clip(chunks).make()).await;
+    println!(
+        "one worker, {SLOTS} slots, {chunks} chunks of one frame; with telemetry: scraped every second, every span exported"
+    );
+    let mut ratios = Vec::new();
+    for n in 0..=pairs {
+        let mut costs = Vec::new();
+        for is_watched in [n % 2 == 0, n % 2 != 0] {
+            cluster.config = if is_watched { watched.clone() } else { plain.clone() };
+            let id = format!("telemetry-{n}-{}", if is_watched { "with" } else { "without" });
+            costs.push((is_watched, no_op_job(&mut cluster, &job_of(&id, &source), is_watched).await));
+        }
+        costs.sort_by_key(|(is_watched, _)| *is_watched);
+        let (without, with) = (&costs[0].1, &costs[1].1);
+        let (wall, cpu) = (with.wall_s / without.wall_s, with.cpu_s / without.cpu_s);
+        println!(
+            "pair {n}: without {:.2} s ({:.2} s CPU), with {:.2} s ({:.2} s CPU), ratio {wall:.4} ({cpu:.4})",
+            without.wall_s, without.cpu_s, with.wall_s, with.cpu_s
+        );
+        if n > 0 {
+            ratios.push((wall, cpu));
+        }
+    }
+    let median = |mut all: Vec<f64>| {
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    let (wall, cpu) = (median(ratios.iter().map(|r| r.0).collect()), median(ratios.iter().map(|r| r.1).collect()));
+    let sent = collector.received();
+    let bytes: usize = sent.iter().map(|request| request.body.len()).sum();
+    println!("telemetry: time {wall:.4}, CPU of worker and coordinator {cpu:.4} (medians of {pairs} pairs)");
+    println!("exported: {bytes} bytes in {} requests", sent.len());
+    if sent.is_empty() || wall > MOST_TELEMETRY {
+        return Err(format!("with telemetry it takes {wall:.4} times as long; at most {MOST_TELEMETRY} is allowed"));
+    }
+    Ok(())
+}
+
+fn job_of(id: &str, source: &str) -> impl Fn(&Cluster) -> Value {
+    move |cluster| job(cluster, id, source, &tiny())
+}
+
+/// A job on a fleet that was just started, by the configuration that the cluster has now.
+async fn no_op_job(cluster: &mut Cluster, job: &impl Fn(&Cluster) -> Value, is_scraped: bool) -> Cost {
+    for server in cluster.workers.iter_mut().chain(&mut cluster.coordinators) {
+        server.signal(Signal::SIGTERM);
+        server.wait();
+    }
+    cluster.coordinators = vec![cluster.coordinator(0)];
+    cluster.workers = vec![cluster.worker(0)];
+    let ports: Vec<u16> = [cluster.scraped().0, cluster.scraped().1].concat();
+    wait_for("a fleet that answers", || {
+        let answers = |port: &u16| Client::new(*port).get("/readyz").is_ok_and(|answer| answer.status == 200);
+        ports.iter().all(answers).then_some(())
+    });
+    let scraping = is_scraped.then(|| tokio::spawn(scrape(ports)));
+    let pids = [cluster.workers[0].pid(), cluster.coordinators[0].pid()];
+    let cpu = || pids.iter().map(|pid| cpu_s(*pid).0).sum::<f64>();
+    let before = cpu();
+    let wall_s = run(cluster, &job(cluster)).await.as_secs_f64();
+    let cpu_s = cpu() - before;
+    if let Some(scraping) = scraping {
+        scraping.abort();
+    }
+    Cost { wall_s, cpu_s }
+}
+
+/// As Prometheus does, but from all at once.
+async fn scrape(ports: Vec<u16>) {
+    let mut pace = tokio::time::interval(SCRAPE_EVERY);
+    loop {
+        pace.tick().await;
+        for port in ports.clone() {
+            let page = tokio::task::spawn_blocking(move || Client::new(port).get("/metrics")).await;
+            let page = page.expect("a scrape ends").expect("/metrics answers");
+            assert!(page.text().contains("narrows_build_info"), "{}", page.status);
+        }
     }
 }
 

@@ -248,10 +248,15 @@ impl Cluster {
 
     /// Publishes bodies to a queue as any AMQP client may, straight to the broker; returns when all are confirmed.
     pub async fn publish(&self, queue: &str, bodies: &[Vec<u8>]) {
+        self.publish_with(queue, bodies, BasicProperties::default()).await;
+    }
+
+    /// The same, with what a client says of its messages.
+    pub async fn publish_with(&self, queue: &str, bodies: &[Vec<u8>], properties: BasicProperties) {
         let connection = Connection::connect(&self.rabbit.uri("/"), ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        let properties = BasicProperties::default().with_delivery_mode(2);
+        let properties = properties.with_delivery_mode(2);
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let mut confirms = Vec::new();
         for body in bodies {

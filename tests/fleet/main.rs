@@ -14,3 +14,4 @@ mod monitoring;
 mod regressions;
 mod simulation;
 mod storm;
+mod traces;

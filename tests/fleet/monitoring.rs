@@ -4,7 +4,7 @@
 use crate::cluster::{ACME, Cluster, Setup};
 use crate::common::http::Client;
 use crate::common::{Answer, Prometheus, wait_for};
-use crate::media::kept;
+use crate::media::{Clip, kept};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -56,6 +56,18 @@ fn complaints(page: &str) -> String {
     if ended.status.success() { String::new() } else { format!("{}: {}", ended.status, String::from_utf8_lossy(&said)) }
 }
 
+/// A job of which content decides: it is measured, and held against what was planned.
+fn deciding_job(cluster: &Cluster, id: &str, source: &str) -> Value {
+    json!({
+        "id": id, "tenant": ACME.name, "input": { "uri": source }, "output": { "uri": cluster.uri(&format!("out/{id}/")) },
+        "preset": "narrowband-h264",
+        "set": {
+            "chunk.grid": "frames", "chunk.frames": 50, "narrowband.grid.shortest_s": 0.5, "narrowband.grid.nominal_s": 2,
+            "video.speed": "ultrafast", "video.params.bframes": 3,
+        },
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_panel_and_every_rule_finds_data_in_a_fleet_that_works() {
     let setup = Setup { coordinators: 1, slots: 2, ..Setup::default() };
@@ -63,6 +75,8 @@ async fn every_panel_and_every_rule_finds_data_in_a_fleet_that_works() {
     let (workers, coordinators) = cluster.scraped();
     let prometheus = Prometheus::start(&folder("rules"), &[workers, coordinators].concat());
     let (hook, source) = (cluster.receiver.url("/hook"), cluster.source("clip.mp4", &kept("bunny-1080p25-12s.mp4")).await);
+    let pattern = Clip { frames: 100, width: 320, height: 192, ..Clip::default() }.make();
+    let pattern = cluster.source("pattern.mp4", &pattern).await;
     // An endpoint that is not well at first.
     cluster.receiver.script("/hook", [Answer::status(500), Answer::closed()]);
     let panels = panels();
@@ -74,10 +88,15 @@ async fn every_panel_and_every_rule_finds_data_in_a_fleet_that_works() {
     };
     let mut missing = Vec::new();
     for number in 1..=MOST_JOBS {
-        let id = format!("watched-{number}");
-        assert!(cluster.post_job(0, ACME, &cluster.small_job(&id, &source, &hook)).status < 300);
-        assert_eq!(cluster.ended(&id, ENDS_WITHIN).await, "completed");
-        let count = number as f64;
+        let (fixed, decided) = (format!("watched-{number}"), format!("watched-{number}-decided"));
+        let jobs = [cluster.small_job(&fixed, &source, &hook), deciding_job(&cluster, &decided, &pattern)];
+        for job in &jobs {
+            assert!(cluster.post_job(0, ACME, job).status < 300);
+        }
+        for id in [&fixed, &decided] {
+            assert_eq!(cluster.ended(id, ENDS_WITHIN).await, "completed");
+        }
+        let count = (number * jobs.len()) as f64;
         wait_for("a scrape of the job's end", || {
             let ended = prometheus.query("sum(narrows_jobs_ended_total{state=\"completed\"})");
             (ended == [count]).then_some(())

@@ -7,6 +7,7 @@ use super::topology::{Route, TO_QUEUE, Topology};
 use crate::broker::{
     BrokerError, DeadLetter, Delivery, MAX_ATTEMPTS, MAX_BODY_BYTES, MAX_LETTER_BYTES, Parcel, Queue, Settle, Settlement,
 };
+use crate::trace::{TRACEPARENT, TraceContext};
 use async_trait::async_trait;
 use futures::FutureExt;
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
@@ -61,8 +62,8 @@ impl Office {
             origin: origin.clone(),
             is_settled: false,
         };
-        let (attempt, redelivered) = (origin.attempt, message.redelivered);
-        let parcel = Parcel { queue, body, attempt, redelivered, user: origin.user, waited };
+        let (redelivered, Origin { attempt, user, trace }) = (message.redelivered, origin);
+        let parcel = Parcel { queue, body, attempt, redelivered, user, waited, trace };
         let delivery = Delivery::new(parcel, Box::new(held));
         if bytes <= limit {
             return Ok(Some(delivery));
@@ -79,6 +80,8 @@ impl Office {
 struct Origin {
     attempt: u32,
     user: Option<String>,
+    /// Whoever may publish may say so.
+    trace: Option<TraceContext>,
 }
 
 impl Origin {
@@ -90,7 +93,8 @@ impl Origin {
         let publisher = properties.user_id().as_ref().map(|user| user.as_str().to_string());
         let is_own = publisher.is_some() && publisher.as_deref() == own;
         let first = header(USER_HEADER).filter(|_| is_own).and_then(text);
-        Self { attempt, user: first.or(publisher) }
+        let trace = header(TRACEPARENT).and_then(text).and_then(|header| TraceContext::parse(&header));
+        Self { attempt, user: first.or(publisher), trace }
     }
 }
 
@@ -130,7 +134,8 @@ impl Held {
         let attempt = self.origin.attempt + 1;
         let Route { exchange, key } = self.office.topology.put_off(self.queue, after);
         let user = self.origin.user.as_deref();
-        let again = Outgoing { attempt, user, put_off: after, ..Outgoing::first(&exchange, &key, &self.body) };
+        let again =
+            Outgoing { attempt, user, trace: self.origin.trace, put_off: after, ..Outgoing::first(&exchange, &key, &self.body) };
         // First there, then no longer here: between the two it is twice, never lost.
         self.office.publisher.publish(&again).await?;
         self.ack().await
@@ -141,7 +146,7 @@ impl Held {
         if self.queue != Queue::Dead {
             let letter = DeadLetter::new(&self.queue.to_string(), reason, self.origin.attempt, &self.body).to_body();
             let key = Queue::Dead.to_string();
-            let letter = Outgoing { kind: Some(LETTER), ..Outgoing::first(TO_QUEUE, &key, &letter) };
+            let letter = Outgoing { kind: Some(LETTER), trace: self.origin.trace, ..Outgoing::first(TO_QUEUE, &key, &letter) };
             self.office.publisher.publish(&letter).await?;
         }
         self.ack().await
@@ -256,7 +261,7 @@ mod tests {
         let headers = table(&[(ATTEMPT_HEADER, AMQPValue::LongInt(7)), (USER_HEADER, long("tenant-b"))]);
         let from = |user: &str| BasicProperties::default().with_headers(headers.clone()).with_user_id(user.into());
         let origin = |properties: &BasicProperties, own| Origin::of(properties, own);
-        assert_eq!(origin(&from("fleet"), Some("fleet")), Origin { attempt: 7, user: Some("tenant-b".into()) });
+        assert_eq!(origin(&from("fleet"), Some("fleet")), Origin { attempt: 7, user: Some("tenant-b".into()), trace: None });
         assert_eq!(origin(&from("tenant-a"), Some("fleet")).user.as_deref(), Some("tenant-a"));
         assert_eq!(origin(&from("tenant-a"), None).user.as_deref(), Some("tenant-a"));
         let anonymous = BasicProperties::default().with_headers(headers.clone());

@@ -7,6 +7,7 @@ use super::fault::Fault;
 use super::link::{Link, Live, Pace};
 use crate::broker::BrokerError;
 use crate::observe::{Observer, Publish};
+use crate::trace::{TRACEPARENT, TraceContext};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
@@ -37,6 +38,7 @@ pub(super) struct Outgoing<'a> {
     pub kind: Option<&'static str>,
     pub attempt: u32,
     pub user: Option<&'a str>,
+    pub trace: Option<TraceContext>,
     /// It must get into a queue; and survive there.
     pub must_arrive: bool,
     /// How long it is put off.
@@ -46,7 +48,7 @@ pub(super) struct Outgoing<'a> {
 impl<'a> Outgoing<'a> {
     /// A message that nobody has tried yet, and that must arrive.
     pub(super) fn first(exchange: &'a str, key: &'a str, body: &'a [u8]) -> Self {
-        Self { exchange, key, body, kind: None, attempt: 1, user: None, must_arrive: true, put_off: Duration::ZERO }
+        Self { exchange, key, body, kind: None, attempt: 1, user: None, trace: None, must_arrive: true, put_off: Duration::ZERO }
     }
 }
 
@@ -251,6 +253,9 @@ fn properties(message: &Outgoing<'_>, own: Option<&str>) -> BasicProperties {
     headers.insert(DUE_HEADER.into(), AMQPValue::LongLongInt(now_ms().saturating_add(put_off_ms)));
     if let Some(user) = message.user.filter(|user| Some(*user) != own) {
         headers.insert(USER_HEADER.into(), AMQPValue::LongString(user.into()));
+    }
+    if let Some(trace) = message.trace {
+        headers.insert(TRACEPARENT.into(), AMQPValue::LongString(trace.to_string().into()));
     }
     let mode = if message.must_arrive { PERSISTENT } else { TRANSIENT };
     let mut properties =

@@ -2,8 +2,10 @@
 
 use super::finding::Finding;
 use crate::broker::{Broker, BrokerError, Queue, Topic};
+use crate::config::Config;
 use crate::store::key::Key;
 use crate::store::{Store, StoreError, Stores};
+use crate::telemetry::otlp::Exporter;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a message to ourselves may be on its way.
@@ -87,6 +89,26 @@ pub(super) async fn stores(stores: &Stores) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The collector takes spans: an empty request is one like any other.
+pub(super) async fn traces(config: &Config) -> Finding {
+    const CHECK: &str = "traces";
+    const FIX: &str = "correct telemetry.traces.endpoint, or start the collector; jobs are done without it";
+    let Some(settings) = &config.telemetry.traces else { return Finding::ok(CHECK, "none are recorded") };
+    let url = match settings.url(|name| std::env::var(name).ok()) {
+        Ok(url) => url,
+        Err((field, reason)) => return Finding::wrong(CHECK, format!("telemetry.traces.{field}: {reason}"), FIX),
+    };
+    let at = url.to_string();
+    let exporter = match Exporter::new(url, "doctor", "doctor") {
+        Ok(exporter) => exporter,
+        Err(reason) => return Finding::wrong(CHECK, reason, "install ca-certificates"),
+    };
+    match exporter.send(&[]).await {
+        Ok(_) => Finding::ok(CHECK, format!("the collector takes them at {at}")),
+        Err(error) => Finding::wrong(CHECK, format!("{at}: {error}"), FIX),
+    }
 }
 
 /// This machine's clock against the one of the store that holds the work.

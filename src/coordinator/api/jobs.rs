@@ -6,6 +6,7 @@ use super::query;
 use super::state::Api;
 use crate::coordinator::ops::{self, ListQuery, MOST_JOBS};
 use crate::event::State;
+use crate::trace::{Span, TRACEPARENT, TraceContext};
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, RawQuery, State as Shared};
@@ -35,7 +36,9 @@ pub(super) async fn submit(
 ) -> Result<Response, Problem> {
     query::Query::parse(text.as_deref(), &[])?;
     let document = query::body(&headers, bytes)?;
-    let submitted = ops::submit(&api.fleet, caller.scope(), &document, key(&headers)?).await?;
+    let trace = headers.get(TRACEPARENT).and_then(|value| TraceContext::parse(value.to_str().ok()?));
+    let fleet = api.fleet.within(Span::passing(trace));
+    let submitted = ops::submit(&fleet, caller.scope(), &document, key(&headers)?).await?;
     let path = format!("/v1/jobs/{}", submitted.job);
     let status = if submitted.is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
     let body = json!({"job": submitted.job, "tenant": submitted.tenant, "is_new": submitted.is_new, "status_url": path});
