@@ -104,6 +104,7 @@ async fn open(config: &Config) -> Result<(Coordinator, TcpListener), Failed> {
         tenants: Arc::new(tenants),
         callbacks: Arc::new(config.callbacks.clone()),
         window: config.worker.window,
+        devices: Arc::new(config.devices.clone()),
         observer,
     };
     let (settings, metrics) = (config.coordinator.clone(), Metrics::exposition(metrics));

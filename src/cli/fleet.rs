@@ -64,7 +64,8 @@ async fn open(config: &Config) -> Result<Fleet, Failed> {
         error => Exit::Internal.because(error),
     })?;
     let (tenants, callbacks) = (Arc::new(tenants), Arc::new(config.callbacks.clone()));
-    Ok(Fleet { broker: Arc::new(broker), stores, tenants, callbacks, window: config.worker.window, observer })
+    let devices = Arc::new(config.devices.clone());
+    Ok(Fleet { broker: Arc::new(broker), stores, tenants, callbacks, window: config.worker.window, devices, observer })
 }
 
 /// Connects to the broker.

@@ -63,7 +63,7 @@ impl Site {
         let broker = MemoryBroker::new(Bounds::default());
         let (tenants, callbacks) = (Arc::new(tenants), Arc::new(callback_settings()));
         let (broker_of_all, observer) = (Arc::new(broker.clone()), crate::observe::nobody());
-        let fleet = Fleet { broker: broker_of_all, stores, tenants, callbacks, window: 4, observer };
+        let fleet = Fleet { broker: broker_of_all, stores, tenants, callbacks, window: 4, devices: Arc::default(), observer };
         Self { _dir: dir, broker, fleet }
     }
 

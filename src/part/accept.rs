@@ -11,7 +11,8 @@ use super::tools::{Mode, Tools, now_ms};
 use super::{accepted, admission, finish};
 use crate::callback::TenantCallbacks;
 use crate::event::{Fact, is_reserved, rejected_stream};
-use crate::job::{Claims, Job, JobError, JobId};
+use crate::job::{Claims, Class, Job, JobError, JobId};
+use crate::media::options;
 use crate::plan::marker::PartId;
 use crate::store::key::Key;
 use crate::store::{SourceIdentity, StoreError, Stores};
@@ -102,7 +103,7 @@ pub async fn take(tools: &Tools, job: Job) -> Result<Result<Taken, JobError>, Pa
             _ => return Ok(Err(JobError::new("input.uri", e.to_string()))),
         },
     };
-    let accepted = match Accepted::new(job, source) {
+    let accepted = match Accepted::new(job, source).and_then(|accepted| accepted.on(&tools.device_classes)) {
         Ok(accepted) => accepted,
         Err(error) => return Ok(Err(error)),
     };
@@ -110,6 +111,11 @@ pub async fn take(tools: &Tools, job: Job) -> Result<Result<Taken, JobError>, Pa
         Some(known) => Some(known),
         None => self::known(tools, &accepted.id).await?,
     };
+    if known.is_none()
+        && let Err(error) = check_device(&accepted)
+    {
+        return Ok(Err(error));
+    }
     match known {
         Some(known) if known.is_same(&accepted) => again(tools, &known).await.map(Ok),
         Some(_) => Ok(Err(JobError::new("id", FOREIGN_ID))),
@@ -127,6 +133,14 @@ fn check(tools: &Tools, job: &Job) -> Result<(), JobError> {
         _ => {}
     }
     check_callbacks(tools, job)
+}
+
+/// What its preset asks of a device, with the job's changes, beside libavcodec's own tables.
+fn check_device(accepted: &Accepted) -> Result<(), JobError> {
+    let rules = accepted.preset.video.as_ref().filter(|_| accepted.class.is_device());
+    let Some(equivalent) = rules.and_then(|rules| rules.equivalents.get(&accepted.class)) else { return Ok(()) };
+    options::check_equivalent(equivalent)
+        .map_err(|(field, reason)| JobError::new(format!("set.video.equivalents.{}.{field}", accepted.class), reason))
 }
 
 /// An endpoint that can be seen never to be called. Names are looked up, and judged, when they are called.
@@ -163,7 +177,7 @@ async fn again(tools: &Tools, accepted: &Accepted) -> Result<Taken, PartError> {
     tools.tell(id, &job.tenant, Fact::JobAccepted).await?;
     match tools.settings.mode {
         // It was broken off, and this is how it is taken up.
-        Mode::OneProcess => tools.publish(id, job.lane, &[PartId::Probe]).await?,
+        Mode::OneProcess => tools.publish(id, job.lane, Class::Cpu, &[PartId::Probe]).await?,
         // Others are at it. Only what may have been lost between accepting and asking is asked for again.
         Mode::Fleet if tools.stores.work().size(&Key::marker(id, PartId::Probe)).await?.is_some() => {}
         Mode::Fleet => begin_work(tools, accepted, !admission::is_waiting(tools, accepted).await?).await?,
@@ -192,7 +206,7 @@ async fn begin(tools: &Tools, accepted: Accepted) -> Result<Result<Taken, JobErr
 /// Asks for the first part, or has somebody see whether the job must wait.
 async fn begin_work(tools: &Tools, accepted: &Accepted, starts: bool) -> Result<(), PartError> {
     if starts {
-        return Ok(tools.publish(&accepted.id, accepted.job.lane, &[PartId::Probe]).await?);
+        return Ok(tools.publish(&accepted.id, accepted.job.lane, Class::Cpu, &[PartId::Probe]).await?);
     }
     Ok(admission::wake(&*tools.broker, &accepted.job.tenant).await?)
 }

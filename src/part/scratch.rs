@@ -81,7 +81,7 @@ impl ScratchFolder {
     }
 
     /// A folder for one child, removed when dropped.
-    pub(super) fn child(&self, name: &str) -> io::Result<Scratch> {
+    pub fn child(&self, name: &str) -> io::Result<Scratch> {
         // Unique in this process, which has the folder for itself.
         static COUNTED: AtomicU64 = AtomicU64::new(0);
         let count = COUNTED.fetch_add(1, Ordering::Relaxed);

@@ -411,7 +411,8 @@ async fn copies_of_a_part_that_is_under_way_wait_for_it_and_are_settled_with_it(
 /// Does one part outside of any worker, as its attempt number `number`, given out before.
 async fn alone(tools: Tools, part: PartId, number: u32) {
     let (_stopper, stop) = shutdown::channel();
-    let attempt = Attempt { part, number, redelivered: true, permit: None, stop, spent: Spent::default() };
+    let (class, device, spent) = (Class::Cpu, None, Spent::default());
+    let attempt = Attempt { part, class, device, number, redelivered: true, permit: None, stop, spent };
     crate::part::run(&tools, &PartMessage { job: id(), part }, attempt).await.unwrap();
 }
 

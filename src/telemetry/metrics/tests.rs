@@ -27,8 +27,10 @@ fn tell_all(metrics: &Metrics) {
     metrics.stored("get", "ok", second);
     metrics.store_read(7);
     metrics.store_written(9);
-    metrics.slots(4);
-    metrics.slot_taken();
+    metrics.slots("cpu", 4);
+    metrics.slot_taken("cpu");
+    metrics.encoder("hevc_nvenc", "nvenc", true);
+    metrics.device_quarantined("nvenc");
     metrics.taken(Queue::Work(Class::Cpu, Lane::High).labels(), Some(second));
     metrics.part_started("encode");
     metrics.part_ended("encode", PartEnd::Completed, second);
