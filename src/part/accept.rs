@@ -103,7 +103,7 @@ pub async fn take(tools: &Tools, job: Job) -> Result<Result<Taken, JobError>, Pa
             _ => return Ok(Err(JobError::new("input.uri", e.to_string()))),
         },
     };
-    let accepted = match Accepted::new(job, source).and_then(|accepted| accepted.on(&tools.device_classes)) {
+    let accepted = match Accepted::new(job, source) {
         Ok(accepted) => accepted,
         Err(error) => return Ok(Err(error)),
     };
@@ -111,15 +111,13 @@ pub async fn take(tools: &Tools, job: Job) -> Result<Result<Taken, JobError>, Pa
         Some(known) => Some(known),
         None => self::known(tools, &accepted.id).await?,
     };
-    if known.is_none()
-        && let Err(error) = check_device(&accepted)
-    {
-        return Ok(Err(error));
-    }
     match known {
         Some(known) if known.is_same(&accepted) => again(tools, &known).await.map(Ok),
         Some(_) => Ok(Err(JobError::new("id", FOREIGN_ID))),
-        None => begin(tools, accepted).await,
+        None => match accepted.on(&tools.device_classes).and_then(check_device) {
+            Ok(accepted) => begin(tools, accepted).await,
+            Err(error) => Ok(Err(error)),
+        },
     }
 }
 
@@ -135,12 +133,14 @@ fn check(tools: &Tools, job: &Job) -> Result<(), JobError> {
     check_callbacks(tools, job)
 }
 
-/// What its preset asks of a device, with the job's changes, beside libavcodec's own tables.
-fn check_device(accepted: &Accepted) -> Result<(), JobError> {
+/// Holds what its preset asks of a device, with the job's changes, against libavcodec's own tables.
+fn check_device(accepted: Accepted) -> Result<Accepted, JobError> {
     let rules = accepted.preset.video.as_ref().filter(|_| accepted.class.is_device());
-    let Some(equivalent) = rules.and_then(|rules| rules.equivalents.get(&accepted.class)) else { return Ok(()) };
-    options::check_equivalent(equivalent)
-        .map_err(|(field, reason)| JobError::new(format!("set.video.equivalents.{}.{field}", accepted.class), reason))
+    if let Some(equivalent) = rules.and_then(|rules| rules.equivalents.get(&accepted.class)) {
+        let path = |field: String| format!("set.video.equivalents.{}.{field}", accepted.class);
+        options::check_equivalent(equivalent).map_err(|(field, reason)| JobError::new(path(field), reason))?;
+    }
+    Ok(accepted)
 }
 
 /// An endpoint that can be seen never to be called. Names are looked up, and judged, when they are called.

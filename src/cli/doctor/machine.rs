@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Free bytes that a scratch folder should have for every child that may run at once: the largest chunk, twenty seconds of
 /// a whole ladder, stays well under it.
 const LEAST_SCRATCH_BYTES_A_SLOT: u64 = 1_000_000_000;
+
 /// FFmpeg's libraries: one line, or one for each that does not fit.
 pub(super) fn library_findings() -> Vec<Finding> {
     let all = libraries();

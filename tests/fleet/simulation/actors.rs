@@ -35,7 +35,7 @@ impl Actors {
             self.strike(world, false);
         } else if world.in_a_thousand(world.storm.freeze) {
             self.strike(world, true);
-        } else if world.has_device && world.in_a_thousand(world.storm.device_dies) {
+        } else if world.began_with.is_device() && world.has_device && world.in_a_thousand(world.storm.device_dies) {
             world.note(|| "the device dies".into());
             world.has_device = false;
         } else if world.in_a_thousand(world.storm.cancel) {

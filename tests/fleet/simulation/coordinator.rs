@@ -214,7 +214,7 @@ impl Coordinator {
             None if !world.store.accepted => {}
             None => {
                 let class = world.in_force();
-                let waits = |plan| classes::waits_for_encoders(plan, &world.done(class), world.window);
+                let waits = |plan: &narrows::plan::Plan| classes::waits_for_encoders(plan, &world.done(class), world.window);
                 // When a wait is over is anybody's guess: sooner or later a sweep thinks so.
                 if class.is_device() && world.plan_if_known().is_some_and(waits) {
                     self.ops.extend([Op::FallBack, Op::AskAgain(Class::Cpu)]);

@@ -125,9 +125,8 @@ impl Worker {
             }
             Op::Look(class, part) => look(*class, *part, world),
             Op::Child(class, part) => return self.child(*class, *part, world),
-            Op::Fence(class) if world.in_force() == *class => vec![Op::PutManifests(*class)],
             // Tried again, it is packaged of what is in force then.
-            Op::Fence(_) => return Ok(None),
+            Op::Fence(class) => return Ok((world.in_force() == *class).then(|| vec![Op::PutManifests(*class)])),
             Op::PutManifests(class) => {
                 world.store.manifests = Some(*class);
                 vec![Op::PutMarker(Class::Cpu, PartId::Package)]
@@ -193,7 +192,7 @@ impl Worker {
         }
         Ok(Some(match part {
             PartId::Probe => vec![Op::PutPlan, Op::PutMarker(class, part)],
-            PartId::Package => vec![Op::Fence(class)],
+            PartId::Package if world.began_with.is_device() => vec![Op::Fence(class)],
             _ => part.revises().map(Op::PutRevision).into_iter().chain([Op::PutMarker(class, part)]).collect(),
         }))
     }
