@@ -30,19 +30,19 @@ struct Used {
 
 pub(super) async fn run(tools: &Tools, planned: &Planned, class: Class, attempt: &mut Attempt) -> Result<Marker, PartError> {
     if class.is_device() {
-        return package(tools, &planned.in_class(class), class, attempt).await;
+        return assemble(tools, &planned.in_class(class), class, attempt).await;
     }
-    package(tools, planned, class, attempt).await
+    assemble(tools, planned, class, attempt).await
 }
 
-async fn package(tools: &Tools, planned: &Planned, class: Class, attempt: &mut Attempt) -> Result<Marker, PartError> {
+async fn assemble(tools: &Tools, planned: &Planned, class: Class, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let started = Instant::now();
     let all = markers::all(tools, planned.id(), class).await?;
     let mut usage = metered::of(Some(&planned.plan), planned.accepted.source.bytes, &all);
     let of_stage = |stage| all.iter().filter(move |marker| Stage::of(marker.part) == stage).cloned().collect::<Vec<Marker>>();
     let (mut markers, repairs) = (of_stage(Stage::Encode), of_stage(Stage::Verify));
     let mut superseded = repair(&mut markers, &repairs);
-    let title = package::join(&planned.plan, &markers).map_err(|e| seam(&e))?;
+    let title = package::join(&planned.plan, &markers).map_err(|e| seam(&e, class))?;
     let output = tools.output(&planned.accepted)?;
     let place = MediaPlace::of(tools, planned)?;
     let mut used = Used::default();
@@ -112,9 +112,11 @@ async fn tell_playable(
     Ok(tools.tell(planned.id(), &job.tenant, fact).await?)
 }
 
-fn seam(error: &SeamError) -> PartError {
+fn seam(error: &SeamError, class: Class) -> PartError {
     match error {
         SeamError::Damage { .. } | SeamError::Empty => PartError::reject(Cause::Media, error.to_string()),
+        // Devices of one class that do not encode alike.
+        _ if class.is_device() => PartError::Device(format!("the chunks of class {class} do not fit together: {error}")),
         _ => PartError::reject(Cause::Internal, format!("the parts do not fit together: {error}")),
     }
 }
