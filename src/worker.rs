@@ -350,6 +350,8 @@ fn order(delivery: &Delivery) -> Result<Order, String> {
 }
 
 #[cfg(test)]
+mod class_tests;
+#[cfg(test)]
 pub mod fake;
 #[cfg(test)]
 mod fleet_tests;
