@@ -153,7 +153,8 @@ pub fn pictures() -> Vec<u8> {
     let mut file = format!("YUV4MPEG2 W{WIDTH} H{HEIGHT} F25:1 Ip A1:1 C420jpeg\n").into_bytes();
     for frame in 0..FRAMES {
         file.extend_from_slice(b"FRAME\n");
-        let bar = |x: usize, y: usize| if (x + 4 * frame) / 24 % 4 == 0 && y / 32 % 2 == 0 { 40 } else { 0 };
+        let is_bar = |x: usize, y: usize| ((x + 4 * frame) / 24).is_multiple_of(4) && (y / 32).is_multiple_of(2);
+        let bar = |x, y| if is_bar(x, y) { 40 } else { 0 };
         let luma = (0..HEIGHT).flat_map(|y| (0..WIDTH).map(move |x| (40 + (x + y + 2 * frame) / 4 + bar(x, y)) as u8));
         file.extend(luma);
         let chroma =

@@ -119,7 +119,7 @@ fn used_bytes(folder: &Path) -> u64 {
 }
 
 /// The folder of one child, removed when dropped.
-pub(super) struct Scratch(PathBuf);
+pub struct Scratch(PathBuf);
 
 impl Scratch {
     pub fn path(&self) -> &Path {

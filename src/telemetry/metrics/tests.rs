@@ -71,7 +71,7 @@ fn what_is_told_is_what_is_shown() {
     assert_eq!(value(&text, "narrows_sandbox_level{level=\"seccomp\"}"), 1.0);
     assert_eq!(value(&text, "narrows_sandbox_level{level=\"full\"}"), 0.0);
     assert_eq!(value(&text, "narrows_parts_ended_total{kind=\"encode\",outcome=\"completed\"}"), 1.0);
-    worker.slot_freed();
+    worker.slot_freed("cpu");
     worker.broker_lost("publish");
     let text = shown(&worker);
     assert_eq!(value(&text, "narrows_slots_busy{class=\"cpu\"}"), 0.0);
