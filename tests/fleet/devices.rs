@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Longest wait for a job of these tests.
-const ENDS_WITHIN: Duration = Duration::from_secs(120);
+const ENDS_WITHIN: Duration = Duration::from_secs(240);
 /// Frames of the kept clip.
 const FRAMES: u64 = 300;
 /// Chunks that it is cut into.
@@ -34,7 +34,7 @@ impl Site {
         let number = toml::Value::Integer;
         let set = vec![
             ("devices.classes", toml::Value::Array(vec!["nvenc".into()])),
-            ("devices.wait_s", number(3)),
+            ("devices.wait_s", number(10)),
             ("devices.retest_first_s", number(1)),
             ("devices.retest_longest_s", number(2)),
         ];
