@@ -157,13 +157,14 @@ async fn jobs_go_to_a_device_wait_for_it_and_fall_back_whole_and_a_device_that_f
     let (software, on_device) = site.encoded("broken").await;
     assert!(software == CHUNKS && (1..CHUNKS).contains(&on_device), "{software} and {on_device}");
     assert_eq!(site.class("broken").await, json!({ "class": "cpu", "state": "fell_back" }));
-    assert!(site.quarantines() >= 1.0 && !site.is_available());
 
-    // It is well again, which its self-test finds.
-    std::fs::remove_file(&site.fault).unwrap();
-    wait_for("the device to be used again", || site.is_available().then_some(()));
+    // It is left alone, and what asked for it waits; until it is well again, which its self-test finds.
     site.submit("again", "gpu");
+    wait_for("the device to be left alone", || (site.quarantines() >= 1.0 && !site.is_available()).then_some(()));
+    assert_eq!(site.encoded("again").await, (0, 0));
+    std::fs::remove_file(&site.fault).unwrap();
     site.completes("again", true).await;
+    assert!(site.is_available());
 
     wait_until_settled(&site.cluster).await;
     let ids = ["open", "wants", "free", "broken", "again"].map(String::from);
