@@ -1,8 +1,10 @@
 //! The request. Parsing is validating: what parses can be planned.
 
 pub mod callback;
+mod class;
 
 pub use callback::{Callback, CallbackFormat};
+pub use class::{Class, ClassChoice};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,6 +35,9 @@ pub struct Job {
     pub tenant: String,
     #[serde(default)]
     pub lane: Lane,
+    /// Where its video is encoded.
+    #[serde(default, skip_serializing_if = "ClassChoice::is_default")]
+    pub class: ClassChoice,
     pub input: Input,
     pub output: Output,
     /// Name of a preset: one of the built-in ones, or one in the configured folder.
@@ -334,6 +339,7 @@ mod tests {
         assert_eq!(of(r#"{"input":{"uri":7},"output":{"uri":"o"}}"#).path, "input.uri");
         assert_eq!(of(r#"{"input":{"uri":" "},"output":{"uri":"o"}}"#).path, "input.uri");
         assert_eq!(of(r#"{"input":{"uri":"a"},"output":{"uri":"o"},"lane":"fast"}"#).path, "lane");
+        assert_eq!(of(r#"{"input":{"uri":"a"},"output":{"uri":"o"},"class":"nvenc"}"#).path, "class");
         assert!(of(r#"{"id":"../x","input":{"uri":"a"},"output":{"uri":"o"}}"#).reason.contains("job id"));
         assert_eq!(of(r#"{"input":{"uri":"a"},"output":{"uri":"o"}} x"#).path, ".");
     }

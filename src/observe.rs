@@ -182,10 +182,14 @@ pub trait Observer: Send + Sync {
     fn store_read(&self, bytes: u64) {}
     fn store_written(&self, bytes: u64) {}
 
-    /// Children that may run at once.
-    fn slots(&self, total: usize) {}
-    fn slot_taken(&self) {}
-    fn slot_freed(&self) {}
+    /// Children of a class that may run at once.
+    fn slots(&self, class: &'static str, total: usize) {}
+    fn slot_taken(&self, class: &'static str) {}
+    fn slot_freed(&self, class: &'static str) {}
+    /// An encoder, by libavcodec's name, passed its self-test in this class, or did not.
+    fn encoder(&self, encoder: &str, class: &'static str, is_available: bool) {}
+    /// A device failed at a chunk, and is left alone until it is proved again.
+    fn device_quarantined(&self, class: &'static str) {}
     /// Nothing further is taken.
     fn draining(&self) {}
     /// A delivery was taken off a queue, in which it had waited so long since it was due, where that is known.

@@ -8,6 +8,7 @@
 //! Of a stage only a window is out at any time: finishing the part at place *i* releases the one at *i + window*, so that a
 //! long film never drowns a short clip, and no state is kept but the markers.
 
+pub mod classes;
 pub mod stages;
 
 use crate::plan::marker::PartId;
@@ -178,6 +179,7 @@ mod tests {
             rungs: Vec::new(),
             chunks: (0..chunks).map(chunk).collect(),
             narrowband: None,
+            device: None,
         };
         Plan {
             preset: "h265".into(),

@@ -6,38 +6,40 @@
 //! task, so that a broker that is away holds up no cancel.
 
 mod dead;
+mod devices;
 pub mod health;
 mod intake;
 pub mod lanes;
 mod room;
 mod settings;
 mod verdict;
+mod work;
 
+pub use devices::{DeviceSettings, MOST_SESSIONS, StandIn};
 pub use intake::OPEN_PER_SLOT;
 pub use settings::WorkerSettings;
 pub use verdict::{Verdict, of_part};
 
 use crate::broker::{BrokerError, Consumer, DeadLetter, Delivery, Queue, Settlement, Topic};
-use crate::event::{Cause, Fact, Failure};
-use crate::job::JobId;
-use crate::observe::{Observer, PartEnd};
-use crate::part::finish::{self, Control};
-use crate::part::{Attempt, PartError, PartMessage, Slot, Spent, Tools, accept, usage};
+use crate::job::{Class, JobId};
+use crate::observe::Observer;
+use crate::part::finish::Control;
+use crate::part::{PartMessage, Slot, Spent, Tools};
 use crate::shutdown::{self, Stop, Stopper};
 use crate::trace::{Begun, Parent, Span, SpanRole};
+use devices::{Device, DeviceTaker};
 use futures::future::FutureExt;
 use health::{BEAT_EVERY, Health};
-use intake::{Permits, Taken, Taker};
+use intake::{Taken, Taker};
 use lanes::Rota;
 use settings::STOP_GRACE;
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
+use work::{Work, settle};
 
 /// Dead letters that are worked on at once.
 const DEAD_PREFETCH: usize = 8;
@@ -65,6 +67,8 @@ enum Order {
 /// A delivery that is being worked on.
 struct Open {
     part: Option<PartMessage>,
+    /// By whose queue it came: the same part of another class is another.
+    class: Class,
     since: Instant,
     stopper: Stopper,
     /// Further deliveries of the same message: the broker lost sight of us and gave it out again.
@@ -105,7 +109,15 @@ impl Worker {
     pub fn new(tools: Tools, settings: WorkerSettings) -> Self {
         let (health, settings) = (Health::default(), Arc::new(settings));
         let (running, settling) = (JoinSet::new(), JoinSet::new());
-        tools.observer.slots(settings.slots);
+        if settings.software {
+            tools.observer.slots(Class::Cpu.name(), settings.slots);
+        }
+        for class in Class::ALL.into_iter().filter(|class| class.is_device()) {
+            let sessions: usize = settings.devices.iter().filter(|d| d.class == class).map(|d| d.sessions).sum();
+            if sessions > 0 {
+                tools.observer.slots(class.name(), sessions);
+            }
+        }
         Self { tools, settings, health, open: HashMap::new(), running, settling, leaving: Leaving::No }
     }
 
@@ -122,14 +134,18 @@ impl Worker {
     pub async fn run(mut self, mut stop: Stop) -> Result<(), BrokerError> {
         let mut second = stop.clone();
         let (sender, mut taken) = mpsc::channel(1);
-        let (taker, taker_stop) = self.taker();
-        let mut taking = tokio::spawn(taker.run(sender, taker_stop.1));
+        let taker_stop = shutdown::channel();
+        let mut taking = self.start_taking(&sender, &taker_stop.1);
+        drop(sender);
         let mut dead = Some(self.tools.broker.consume(Queue::Dead, DEAD_PREFETCH).await?);
         let mut controls = self.tools.broker.subscribe(Topic::Control).await?;
         let mut beat = tokio::time::interval(BEAT_EVERY);
         // Ends with this function.
         let mut looking = JoinSet::new();
         looking.spawn(room::watch(self.tools.settings.scratch.clone(), self.tools.observer.clone()));
+        if self.settings.self_test && self.settings.software {
+            looking.spawn(devices::look_at_software(self.tools.clone()));
+        }
         let mut result = Ok(());
         while !self.has_left() {
             let (until, works) = (self.leaves_at(), self.leaving == Leaving::No);
@@ -142,13 +158,13 @@ impl Worker {
                 Some(_) = self.settling.join_next() => {}
                 Some(body) = controls.next() => self.control(&body),
                 _ = beat.tick() => {}
-                ended = &mut taking, if works => {
-                    result = ended.unwrap_or_else(|e| Err(BrokerError::Gone(format!("the intake ended in a panic: {e}"))));
+                Some(ended) = taking.join_next(), if works => {
+                    result = ended.unwrap_or_else(|e| Err(BrokerError::Gone(format!("an intake ended in a panic: {e}"))));
                     self.leave();
                 }
-                Some(Taken { delivery, permits }) = taken.recv(), if works => self.start(delivery, Some(permits)),
+                Some(delivery) = taken.recv(), if works => self.start_taken(delivery),
                 letter = next(&mut dead), if works => match letter {
-                    Ok(letter) => self.start(letter, None),
+                    Ok(letter) => self.start(letter, None, None, None),
                     Err(error) => {
                         result = Err(error);
                         self.leave();
@@ -165,19 +181,43 @@ impl Worker {
             }
         }
         self.running.shutdown().await;
-        if !taking.is_finished() && tokio::time::timeout(INTAKE_GRACE, &mut taking).await.is_err() {
-            taking.abort();
-        }
+        let all_back = async { while taking.join_next().await.is_some() {} };
+        // Those that are not are dropped.
+        let _ = tokio::time::timeout(INTAKE_GRACE, all_back).await;
         result
     }
 
-    fn taker(&self) -> (Taker, (Stopper, Stop)) {
-        let rota = Rota::of_lanes(self.settings.lanes);
-        (Taker::new(&self.tools, rota, self.settings.slots, self.health.clone()), shutdown::channel())
+    /// Takes deliveries for the software encoders, and for each device.
+    fn start_taking(&self, out: &mpsc::Sender<Taken>, stop: &Stop) -> JoinSet<Result<(), BrokerError>> {
+        let (tools, settings) = (&self.tools, &self.settings);
+        let taker = |rota, slots| Taker::new(tools, rota, slots, self.health.clone());
+        let mut taking = JoinSet::new();
+        if settings.software {
+            taking.spawn(taker(Rota::of_lanes(settings.lanes), settings.slots).run(out.clone(), stop.clone()));
+        }
+        for device in &settings.devices {
+            let device = Device::new(device.clone());
+            let mut taker = taker(Rota::of_class(device.class(), settings.lanes), device.sessions());
+            taker.device = Some(device.clone());
+            let (tools, rules) = (tools.clone(), settings.device_rules.clone());
+            taking.spawn(DeviceTaker { device, taker, tools, rules }.run(out.clone(), stop.clone()));
+        }
+        taking
+    }
+
+    fn start_taken(&mut self, Taken { delivery, permits, device }: Taken) {
+        let slot = Slot::new(permits.slot, delivery.queue.class(), self.tools.observer.clone());
+        self.start(delivery, Some(slot), Some(permits.open), device);
     }
 
     /// Starts to work on a delivery.
-    fn start(&mut self, delivery: Delivery, permits: Option<Permits>) {
+    fn start(
+        &mut self,
+        delivery: Delivery,
+        slot: Option<Slot>,
+        permit: Option<OwnedSemaphorePermit>,
+        device: Option<Arc<Device>>,
+    ) {
         self.tools.observer.taken(delivery.queue.labels(), delivery.waited);
         let order = match order(&delivery) {
             Ok(order) => order,
@@ -190,7 +230,9 @@ impl Worker {
             Order::Part(message) => Some(message.clone()),
             Order::Submit | Order::Bury(_) => None,
         };
-        if let Some(open) = self.open.values_mut().find(|open| part.is_some() && open.part == part) {
+        let class = delivery.queue.class();
+        let is_copy = |open: &&mut Open| part.is_some() && open.part == part && open.class == class;
+        if let Some(open) = self.open.values_mut().find(is_copy) {
             if open.copies.len() < MAX_COPIES {
                 open.copies.push(delivery);
             } else {
@@ -199,12 +241,10 @@ impl Worker {
             return;
         }
         let (stopper, stop) = shutdown::channel();
-        let (slot, permit) = permits.map_or((None, None), |p| (Some(p.slot), Some(p.open)));
-        let slot = slot.map(|permit| Slot::new(permit, self.tools.observer.clone()));
         let (tools, settings) = (self.tools.within(span(&*self.tools.observer, &delivery, &order)), self.settings.clone());
-        let work = Work { tools, settings, delivery, spent: Spent::default(), began: Instant::now() };
+        let work = Work { tools, settings, delivery, spent: Spent::default(), began: Instant::now(), device };
         let task = self.running.spawn(work.done(order, slot, stop));
-        self.open.insert(task.id(), Open { part, since: Instant::now(), stopper, copies: Vec::new(), _permit: permit });
+        self.open.insert(task.id(), Open { part, class, since: Instant::now(), stopper, copies: Vec::new(), _permit: permit });
     }
 
     /// Settles the copies of what has ended.
@@ -325,182 +365,8 @@ fn span(observer: &dyn Observer, delivery: &Delivery, order: &Order) -> Span {
     span
 }
 
-/// Settles a delivery; what it was settled as.
-async fn settle(delivery: Delivery, settlement: Settlement) -> Settlement {
-    let queue = delivery.queue;
-    if let Settlement::Reject(reason) = &settlement {
-        tracing::warn!(%queue, reason, "delivery rejected");
-    }
-    if let Err(error) = delivery.settle(settlement.clone()).await {
-        tracing::warn!(%queue, %error, "delivery not settled; it will come again");
-    }
-    settlement
-}
-
-/// One delivery, from its start to its settlement. Dropped half-way, its child is killed and it goes back.
-struct Work {
-    tools: Tools,
-    settings: Arc<WorkerSettings>,
-    delivery: Delivery,
-    spent: Spent,
-    began: Instant,
-}
-
-impl Work {
-    async fn done(self, order: Order, slot: Option<Slot>, stop: Stop) -> Option<Settlement> {
-        if let Order::Part(message) = &order {
-            self.tools.observer.part_started(message.part.kind());
-        }
-        let panicked = || Err(PartError::Crash("the worker itself failed (a panic); its log says where".into()));
-        let worked = AssertUnwindSafe(self.work(&order, slot, stop)).catch_unwind().await;
-        let settlement = match worked.unwrap_or_else(|_| panicked()) {
-            Ok(()) => {
-                if let Order::Part(message) = &order {
-                    self.part_ended(message, PartEnd::Completed);
-                }
-                Some(Settlement::Ack)
-            }
-            Err(error) => self.failed(&order, error).await,
-        };
-        match settlement {
-            Some(settlement) => Some(settle(self.delivery, settlement).await),
-            None => None,
-        }
-    }
-
-    /// Says how the work on a part ended. Why it failed is logged where that is known.
-    fn part_ended(&self, PartMessage { job, part }: &PartMessage, end: PartEnd) {
-        let (kind, took) = (part.kind(), self.began.elapsed());
-        self.tools.observer.part_ended(kind, end, took);
-        self.tools.span.note("outcome", end.name());
-        if end == PartEnd::Completed {
-            let (attempt, duration_s) = (self.delivery.attempt, took.as_secs_f64());
-            let trace_id = self.tools.span.trace_id();
-            tracing::info!(%job, %part, kind, outcome = end.name(), attempt, duration_s, trace_id, "part done");
-        } else if end != PartEnd::GivenBack {
-            self.tools.span.fail();
-        }
-    }
-
-    async fn work(&self, order: &Order, slot: Option<Slot>, stop: Stop) -> Result<(), PartError> {
-        let Delivery { body, user, attempt, redelivered, .. } = &self.delivery;
-        match order {
-            Order::Submit => accept::submit(&self.tools, accept::Submission { document: body, user: user.as_deref() }).await,
-            Order::Bury(letter) => dead::bury(&self.tools, letter).await,
-            Order::Part(message) => {
-                let (part, spent) = (message.part, self.spent.clone());
-                let (stopper, stopped) = shutdown::channel();
-                let attempt = Attempt { part, number: *attempt, redelivered: *redelivered, permit: slot, stop: stopped, spent };
-                self.within_deadline(pin!(crate::part::run(&self.tools, message, attempt)), stop, &stopper).await
-            }
-        }
-    }
-
-    /// Waits for a part, for as long as it may take, and hands on the request to stop. At the deadline its child is ended as
-    /// by that request, and not just dropped: what it took is known then, and billed as thrown away.
-    async fn within_deadline(
-        &self,
-        mut part: Pin<&mut impl Future<Output = Result<(), PartError>>>,
-        mut stop: Stop,
-        stopper: &Stopper,
-    ) -> Result<(), PartError> {
-        let deadline = self.settings.part_deadline;
-        let until = Instant::now() + deadline;
-        let mut is_asked = false;
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut part => return done,
-                () = stop.requested(), if !is_asked => {
-                    is_asked = true;
-                    stopper.stop();
-                }
-                () = tokio::time::sleep_until(until) => break,
-            }
-        }
-        stopper.stop();
-        match tokio::time::timeout(LAST_WORDS, part).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(PartError::Crash(format!("it ran past the part's deadline of {deadline:?}"))),
-        }
-    }
-
-    /// What becomes of a delivery that was not done; none: it goes back untouched. Every failure is logged here, and only
-    /// here.
-    async fn failed(&self, order: &Order, error: PartError) -> Option<Settlement> {
-        let (queue, attempt) = (self.delivery.queue, self.delivery.attempt);
-        let verdict = match order {
-            Order::Submit => verdict::of_submission(error, attempt, &self.settings),
-            Order::Bury(_) => verdict::of_dead_letter(&error, &self.settings),
-            Order::Part(message) => return self.part_failed(message, error).await,
-        };
-        match verdict {
-            Verdict::GiveBack => None,
-            Verdict::Again { after, reason } => {
-                tracing::warn!(%queue, attempt, reason, "delivery failed; again");
-                Some(Settlement::Retry(after))
-            }
-            Verdict::Bury(reason) => Some(Settlement::Reject(reason)),
-            Verdict::Fail(failure) => Some(Settlement::Reject(failure.message)),
-        }
-    }
-
-    async fn part_failed(&self, message: &PartMessage, error: PartError) -> Option<Settlement> {
-        let (attempt, PartMessage { job, part }) = (self.delivery.attempt, message);
-        usage::note_waste(&self.tools, message, attempt, &self.spent, &error).await;
-        let crashes = match error {
-            PartError::Crash(_) => self.crashes(message).await,
-            _ => 0,
-        };
-        let verdict = verdict::of_part(error, attempt, crashes, &self.settings);
-        let (kind, outcome) = (part.kind(), verdict.end().name());
-        self.part_ended(message, verdict.end());
-        let failure = match verdict {
-            Verdict::GiveBack => return None,
-            Verdict::Bury(reason) => return Some(Settlement::Reject(reason)),
-            Verdict::Again { after, reason } => {
-                // Whoever follows the job hears of it by its event.
-                tracing::info!(%job, %part, kind, outcome, attempt, reason, "part failed; again");
-                self.tell_failed(message, &reason, true).await;
-                return Some(Settlement::Retry(after));
-            }
-            Verdict::Fail(failure) => failure,
-        };
-        if failure.cause == Cause::Internal {
-            tracing::error!(%job, %part, kind, outcome, attempt, reason = failure.message, "part failed");
-        } else {
-            tracing::info!(%job, %part, kind, outcome, attempt, reason = failure.message, "part refused");
-        }
-        self.tell_failed(message, &failure.message, false).await;
-        Some(self.end_job(job, failure).await)
-    }
-
-    /// The crashes of a part, this one among them. A store that does not say is no reason to go on for ever.
-    async fn crashes(&self, message: &PartMessage) -> u32 {
-        let noted = usage::crashes(&self.tools, &message.job, message.part).await;
-        noted.map_or(self.delivery.attempt, |noted| noted.max(1))
-    }
-
-    async fn end_job(&self, job: &JobId, failure: Failure) -> Settlement {
-        match finish::bury(&self.tools, job, failure).await {
-            Ok(()) => Settlement::Ack,
-            // The end of the job could not be written: the delivery limit sees to it that this ends, too.
-            Err(error) => {
-                tracing::error!(%job, %error, "the job's failure could not be written");
-                Settlement::Retry(self.settings.longest_delay)
-            }
-        }
-    }
-
-    async fn tell_failed(&self, message: &PartMessage, reason: &str, again: bool) {
-        let (part, attempt) = (message.part, self.delivery.attempt);
-        let fact = Fact::PartFailed { part, attempt, reason: reason.into(), again };
-        if let Err(error) = finish::tell_of(&self.tools, &message.job, fact).await {
-            tracing::warn!(job = %message.job, %part, %error, "part.failed not told");
-        }
-    }
-}
-
+#[cfg(test)]
+mod class_tests;
 #[cfg(test)]
 pub mod fake;
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod rabbit;
 mod traced;
 
+pub use crate::job::Class;
 use crate::job::Lane;
 use crate::observe::QueueLabels;
 use crate::trace::TraceContext;
@@ -26,23 +27,6 @@ pub const MAX_LETTER_BYTES: usize = 7 * MAX_BODY_BYTES;
 /// Retries of one message before it is a dead letter. Callers stop far earlier, each by its own rule; this ends what
 /// would otherwise be put off for ever.
 pub const MAX_ATTEMPTS: u32 = 1000;
-
-/// Which encoders a part needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// Software encoders.
-    Cpu,
-}
-
-impl Class {
-    pub const ALL: [Class; 1] = [Class::Cpu];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Class::Cpu => "cpu",
-        }
-    }
-}
 
 /// A queue. Its name is its `Display`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +63,14 @@ impl Queue {
             .chain(Class::ALL.into_iter().flat_map(move |class| lanes().map(move |lane| Queue::Work(class, lane))))
             .chain(partitions().map(Queue::Events))
             .chain(partitions().map(Queue::Callbacks))
+    }
+
+    /// The encoders that what lies in it needs.
+    pub fn class(self) -> Class {
+        match self {
+            Queue::Work(class, _) => class,
+            Queue::Jobs(_) | Queue::Events(_) | Queue::Callbacks(_) | Queue::Dead => Class::Cpu,
+        }
     }
 
     /// What whoever counts may know it by.
@@ -354,7 +346,7 @@ mod tests {
     #[test]
     fn every_queue_is_listed_once() {
         let names: std::collections::BTreeSet<String> = Queue::all().map(|queue| queue.to_string()).collect();
-        assert_eq!((names.len(), Queue::all().count()), (39, 39));
+        assert_eq!((names.len(), Queue::all().count()), (48, 48));
         assert_eq!(Queue::all().next(), Some(Queue::Dead));
         assert_eq!(Queue::all().filter(|queue| queue.has_single_consumer()).count(), 32);
     }

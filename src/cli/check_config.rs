@@ -6,9 +6,14 @@ use super::rows::{plain, size};
 use super::{configure, exit_codes, fleet};
 use crate::broker::rabbit::Kind;
 use crate::config::Config;
+use crate::job::Class;
+use crate::media::options;
+use crate::plan::preset::{BUILT_IN, Preset};
 use crate::store::config::{Role, StoreConfig, StoreKind};
 use crate::tenant::{Tenant, Tenants};
+use crate::worker::{DeviceSettings, StandIn};
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -74,6 +79,8 @@ fn meaning(config: &Config, tenants: &Tenants, traces: String) -> Vec<Meaning> {
     said.extend(tenants.iter().map(|t| say(&format!("tenants.{}", t.name), tenant(config, t))));
     said.push(say("submit", submit(config)));
     said.push(say("worker", worker(config)));
+    said.extend(config.worker.devices.iter().enumerate().map(|(n, d)| say(&format!("worker.devices[{n}]"), device(d))));
+    said.push(say("devices", devices(config)));
     said.push(say("retry", retry(config)));
     let folder = config.scratch.folder.clone().unwrap_or_else(|| std::env::temp_dir().join("narrows"));
     said.push(say("scratch", format!("the folder {}; {} for a part", folder.display(), size(config.scratch.part_bytes))));
@@ -106,6 +113,9 @@ fn submit(config: &Config) -> String {
 
 fn worker(config: &Config) -> String {
     let worker = &config.worker;
+    if !worker.software {
+        return "nothing but what its devices encode".into();
+    }
     let (slots, threads) = (super::local::slots(config), worker.threads_per_slot);
     let why = if worker.slots == 0 { ", one for each core of this machine" } else { "" };
     let listen = worker.listen.map_or(String::new(), |address| format!("; health at {address}"));
@@ -113,6 +123,45 @@ fn worker(config: &Config) -> String {
         "{slots} children at once{why}, {threads} threads for each encoder; {} parts of a job under way; drained after {} s{listen}",
         worker.window, worker.drain_s
     )
+}
+
+fn device(settings: &DeviceSettings) -> String {
+    let at_once = settings.sessions;
+    match &settings.stand_in {
+        None => format!("{}, {at_once} encodes at once", settings.as_told()),
+        Some(StandIn { fails_while: None }) => format!("{}, {at_once} encodes at once: a software encoder", settings.as_told()),
+        Some(StandIn { fails_while: Some(file) }) => {
+            format!(
+                "{}, {at_once} encodes at once: a software encoder that fails while there is {}",
+                settings.as_told(),
+                file.display()
+            )
+        }
+    }
+}
+
+/// The classes, with what each has for the presets' encoders as far as this libavcodec knows them.
+fn devices(config: &Config) -> String {
+    let rules = &config.devices;
+    if rules.classes.is_empty() {
+        return "none: everything is encoded in software".into();
+    }
+    let classes: Vec<String> = rules.classes.iter().map(|class| format!("{class} ({})", equivalents(*class))).collect();
+    let (wait, first, longest) = (rules.wait_s, rules.retest_first_s, rules.retest_longest_s);
+    format!(
+        "{}; software after {wait} s, where a job leaves that open; what failed is tried again after {first} to {longest} s",
+        classes.join(", ")
+    )
+}
+
+fn equivalents(class: Class) -> String {
+    let presets = BUILT_IN.iter().filter_map(|(name, _)| Preset::built_in(name, &BTreeMap::new()).ok()?.video);
+    let all = presets.filter_map(|rules| rules.equivalents.get(&class).cloned());
+    let said = all.map(|equivalent| match options::check_equivalent(&equivalent) {
+        Ok(()) => equivalent.encoder,
+        Err((_, reason)) => reason,
+    });
+    said.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn retry(config: &Config) -> String {

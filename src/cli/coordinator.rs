@@ -108,6 +108,7 @@ async fn open(config: &Config) -> Result<(Coordinator, TcpListener, Option<Arc<T
         tenants: Arc::new(tenants),
         callbacks: Arc::new(config.callbacks.clone()),
         window: config.worker.window,
+        devices: Arc::new(config.devices.clone()),
         observer,
         span: Span::none(),
     };

@@ -100,10 +100,12 @@ async fn children(config: &Config, report: &mut Report) -> Result<(), Failed> {
             return report.take(Finding::wrong("jail", found, "let this user write there, or set TMPDIR"));
         }
     };
-    let (jail, probe) = bench.jail().await;
+    let (jail, works) = bench.jail().await;
     report.take(jail)?;
-    let Some(probe) = probe else { return Ok(()) };
-    for finding in bench.encoders(&probe).await {
+    if !works {
+        return Ok(());
+    }
+    for finding in bench.encoders(&config.worker.devices).await {
         report.take(finding)?;
     }
     Ok(())

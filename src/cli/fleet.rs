@@ -71,8 +71,8 @@ async fn open(config: &Config) -> Result<Fleet, Failed> {
         error => Exit::Internal.because(error),
     })?;
     let (tenants, callbacks) = (Arc::new(tenants), Arc::new(config.callbacks.clone()));
-    let (broker, window) = (Arc::new(broker), config.worker.window);
-    Ok(Fleet { broker, stores, tenants, callbacks, window, observer, span: Span::none() })
+    let (broker, window, devices) = (Arc::new(broker), config.worker.window, Arc::new(config.devices.clone()));
+    Ok(Fleet { broker, stores, tenants, callbacks, window, devices, observer, span: Span::none() })
 }
 
 /// Records what the process does where the settings say so. Call it within the runtime that is to export.

@@ -65,6 +65,11 @@ pub(super) fn slots(config: &Config) -> usize {
 pub(super) fn worker(config: &Config, tools: Tools) -> Worker {
     let settings = WorkerSettings {
         slots: slots(config),
+        software: true,
+        // One process has no coordinator that would see that a device does not come.
+        devices: Vec::new(),
+        device_rules: config.devices.clone(),
+        self_test: false,
         name: "local".into(),
         lanes: LaneWeights { high: 1, normal: 1, low: 1 },
         attempts: config.retry.attempts,

@@ -7,7 +7,7 @@ use super::presets::write_out;
 use super::rows::plain;
 use super::{exit_codes, words};
 use crate::coordinator::ops::{self, Scope};
-use crate::event::{Stage, State, Status};
+use crate::event::{ClassState, ClassStatus, Stage, State, Status, rfc3339};
 use crate::job::{Job, JobId};
 
 const EXAMPLES: &str = concat!(
@@ -60,6 +60,9 @@ pub(super) fn text(job: &JobId, tenant: &str, status: &Status, request: Option<&
             line(name, at);
         }
     }
+    if let Some(class) = &status.class {
+        line("encoders", &encoders(class));
+    }
     if !status.renditions.is_empty() {
         let names: Vec<&str> = status.renditions.iter().map(|rendition| rendition.name.as_str()).collect();
         line("playable", &names.join(", "));
@@ -101,6 +104,17 @@ pub(super) fn in_short(status: &Status) -> String {
     plain(&words)
 }
 
+fn encoders(status: &ClassStatus) -> String {
+    let class = status.class;
+    match status.state {
+        ClassState::Chosen => class.to_string(),
+        ClassState::Waiting { since_ms } => {
+            format!("{class}: waits for a device since {}", rfc3339::format(since_ms))
+        }
+        ClassState::FellBack => format!("{class}: no device took it in time, or none could encode it"),
+    }
+}
+
 fn progress(status: &Status) -> String {
     let Some((stage, counted)) = status.stages.iter().rev().find(|(_, stage)| stage.started) else { return "started".into() };
     let name = stage_name(Some(*stage));
@@ -114,6 +128,7 @@ fn progress(status: &Status) -> String {
 mod tests {
     use super::*;
     use crate::event::{Cause, Failure, Rejection, Rendition, StageStatus};
+    use crate::job::Class;
     use std::collections::BTreeMap;
 
     fn job() -> JobId {
@@ -145,6 +160,17 @@ talk-1: encoding, 40 %, 12 of 30 parts
   repeated  2 attempts of parts failed
 ";
         assert_eq!(text(&job(), "acme", &status, Some(&Job::parse(request).unwrap())), expected);
+    }
+
+    #[test]
+    fn a_job_that_waits_for_a_device_says_so() {
+        let of = |class, state| {
+            let status = Status { class: Some(ClassStatus { class, state }), ..Status::default() };
+            text(&job(), "acme", &status, None).lines().find(|line| line.contains("encoders")).unwrap().trim().to_string()
+        };
+        let waiting = of(Class::Nvenc, ClassState::Waiting { since_ms: 1_700_000_000_000 });
+        assert_eq!(waiting, "encoders  nvenc: waits for a device since 2023-11-14T22:13:20.000Z");
+        assert!(of(Class::Cpu, ClassState::FellBack).starts_with("encoders  cpu: no device"));
     }
 
     #[test]

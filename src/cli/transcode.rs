@@ -9,7 +9,7 @@ use super::{configure, runtime, table};
 use crate::broker::{Consumer, Delivery, Queue, Subscription, Topic};
 use crate::config::Config;
 use crate::event::{Event, Fact, Status};
-use crate::job::{Input, Job, JobId, Lane, OnDamage, Output};
+use crate::job::{ClassChoice, Input, Job, JobId, Lane, OnDamage, Output};
 use crate::part::accept;
 use crate::part::accepted::{self, Accepted};
 use crate::part::report::JobReport;
@@ -104,7 +104,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failed> {
     let stores = local::stores(&places).map_err(|e| Exit::Internal.because(e))?;
     let runtime = runtime()?;
     let identity = runtime.block_on(accept::identify(&stores, &job)).map_err(|e| Exit::Misuse.because(e))?;
-    let accepted = Accepted::new(job, identity).map_err(|e| Exit::Settings.because(e))?;
+    let accepted = Accepted::new(job, identity).and_then(|accepted| accepted.on(&[])).map_err(|e| Exit::Settings.because(e))?;
     let tools = local::tools(&config, stores, &folder.scratch, args.ranges);
     let ended = runtime.block_on(Session { config: &config, tools, accepted: &accepted, quiet: args.json }.run());
     // Whatever is still open is dropped, which ends its child.
@@ -124,6 +124,7 @@ impl Args {
             id: None,
             tenant: "local".into(),
             lane: Lane::Normal,
+            class: ClassChoice::default(),
             input: Input { uri: text(&self.source) },
             output: Output { uri: text(&self.output) },
             preset: self.preset.clone().unwrap_or_else(|| "h265".into()),

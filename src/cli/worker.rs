@@ -172,7 +172,8 @@ fn tools(config: &Config, broker: Arc<dyn Broker>, stores: Stores, scratch: Path
     };
     let children = Arc::new(JailedChildren(Sandbox::from(&config.sandbox)));
     let tools = Tools::new(broker, stores, children, settings);
-    Ok(tools.with_tenants(fleet::tenants(config, false)?).with_callbacks(config.callbacks.clone()))
+    let tools = tools.with_tenants(fleet::tenants(config, false)?).with_callbacks(config.callbacks.clone());
+    Ok(tools.with_device_classes(&config.devices.classes))
 }
 
 /// How a worker is set up by this configuration.
@@ -180,6 +181,10 @@ pub(super) fn settings(config: &Config) -> WorkerSettings {
     WorkerSettings {
         name: config.worker.name.clone().unwrap_or_else(own_name),
         slots: local::slots(config),
+        software: config.worker.software,
+        devices: config.worker.devices.clone(),
+        device_rules: config.devices.clone(),
+        self_test: true,
         lanes: config.worker.lanes,
         attempts: config.retry.attempts,
         outage_attempts: config.retry.outage_attempts,

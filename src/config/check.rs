@@ -28,6 +28,7 @@ pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
     if name.is_some_and(|name| !crate::job::is_safe_name(name)) {
         return Err(("worker.name".into(), "is 1 to 64 letters, digits, '.', '_' or '-', and does not start with '.'".into()));
     }
+    devices(config)?;
     if config.scratch.worker_bytes > 0 && config.scratch.worker_bytes < config.scratch.part_bytes {
         return Err(("scratch.worker_bytes".into(), "is less than scratch.part_bytes: no part could ever be started".into()));
     }
@@ -40,9 +41,12 @@ pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
 }
 
 fn ranges(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
-    let Config { worker, retry, sandbox, scratch, .. } = config;
+    let Config { worker, devices, retry, sandbox, scratch, .. } = config;
     let mut ranges = vec![
         ("worker.slots", worker.slots as u64, 0, 1024),
+        ("devices.wait_s", devices.wait_s, 1, 86_400),
+        ("devices.retest_first_s", devices.retest_first_s, 1, 86_400),
+        ("devices.retest_longest_s", devices.retest_longest_s, 1, 86_400),
         ("worker.threads_per_slot", u64::from(worker.threads_per_slot), 1, 64),
         ("worker.window", u64::from(worker.window), 1, 10_000),
         // RabbitMQ takes a message back that was not settled for 30 minutes.
@@ -62,6 +66,25 @@ fn ranges(config: &Config) -> Vec<(&'static str, u64, u64, u64)> {
     ];
     ranges.extend(config.coordinator.ranges());
     ranges
+}
+
+fn devices(config: &Config) -> Result<(), (String, String)> {
+    config.devices.check().map_err(|(field, reason)| (format!("devices.{field}"), reason))?;
+    if !config.worker.software && config.worker.devices.is_empty() {
+        return Err((
+            "worker.software".into(),
+            "is false, and there are no [[worker.devices]]: the worker would do nothing".into(),
+        ));
+    }
+    for (n, device) in config.worker.devices.iter().enumerate() {
+        let wrong = |field: &str, reason: String| (format!("worker.devices[{n}].{field}"), reason);
+        device.check().map_err(|(field, reason)| wrong(field, reason))?;
+        if !config.devices.classes.contains(&device.class) {
+            let reason = format!("is {}, which is not among devices.classes: no job would be sent there", device.class);
+            return Err(wrong("class", reason));
+        }
+    }
+    Ok(())
 }
 
 fn tenants(config: &Config) -> Result<(), (String, String)> {

@@ -12,6 +12,7 @@ pub use sections::{Retry, Scratch, Submit, Worker};
 use crate::broker::rabbit::RabbitSettings;
 use crate::callback::CallbackSettings;
 use crate::coordinator::CoordinatorSettings;
+use crate::part::class::DeviceRules;
 use crate::sandbox::SandboxSettings;
 use crate::sandbox::protocol::Limits;
 use crate::store::{StoresConfig, WorkConfig};
@@ -37,6 +38,7 @@ pub struct Config {
     #[serde(default)]
     pub telemetry: TelemetrySettings,
     pub worker: Worker,
+    pub devices: DeviceRules,
     pub retry: Retry,
     pub scratch: Scratch,
     pub sandbox: SandboxSettings,
@@ -198,6 +200,13 @@ mod tests {
         assert_eq!(path("[worker]\ndrain_s = 0"), "worker.drain_s");
         assert_eq!(path("[worker.lanes]\nlow = 0"), "worker.lanes.low");
         assert_eq!(path("[worker]\nlisten = \"localhost\""), "worker.listen");
+        assert_eq!(path("[worker]\nsoftware = false"), "worker.software");
+        let device = |fields: &str| path(&format!("[devices]\nclasses = [\"nvenc\"]\n[[worker.devices]]\n{fields}"));
+        assert_eq!(device("class = \"nvenc\"\npath = \"0\"\nsessions = 0"), "worker.devices[0].sessions");
+        assert_eq!(device("class = \"vaapi\"\npath = \"/dev/sda\"\nsessions = 1"), "worker.devices[0].path");
+        assert_eq!(device("class = \"vaapi\"\npath = \"/dev/dri/renderD128\"\nsessions = 1"), "worker.devices[0].class");
+        assert_eq!(path("[devices]\nclasses = [\"cpu\"]"), "devices.classes");
+        assert_eq!(path("[devices]\nwait_s = 0"), "devices.wait_s");
         assert_eq!(path("[worker]\nname = \"a b\""), "worker.name");
         assert_eq!(path("[scratch]\nworker_bytes = 5"), "scratch.worker_bytes");
         assert_eq!(path("[broker]\nkind = \"rabbitmq\""), "broker.uri");

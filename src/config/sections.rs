@@ -1,6 +1,7 @@
 //! The sections that are the process's own; those of brokers, stores and the like are where their subject is.
 
 use crate::tenant::SubmitRules;
+use crate::worker::DeviceSettings;
 use crate::worker::lanes::LaneWeights;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -15,6 +16,11 @@ pub struct Worker {
     pub name: Option<String>,
     /// 0: one for each core.
     pub slots: usize,
+    /// It takes submissions, and parts that need no device.
+    pub software: bool,
+    /// What it encodes on beside the cores.
+    #[serde(default)]
+    pub devices: Vec<DeviceSettings>,
     pub threads_per_slot: u32,
     pub window: u32,
     pub part_deadline_s: u64,

@@ -191,8 +191,8 @@ impl Site {
         let tenants = Arc::new(Tenants::open());
         tools.tenants = tenants.clone();
         let callbacks = Arc::new(super::fixture::callback_settings());
-        let fleet =
-            Fleet { broker, stores, tenants, callbacks, window: 2, observer: crate::observe::nobody(), span: Span::none() };
+        let (devices, observer) = (Arc::default(), crate::observe::nobody());
+        let fleet = Fleet { broker, stores, tenants, callbacks, window: 2, devices, observer, span: Span::none() };
         let (_stopper, stop) = shutdown::channel();
         let partition = Partition::new(fleet, settings(), PARTITION).await.unwrap();
         let worker = crate::worker::Worker::new(tools, fake::settings());

@@ -63,8 +63,8 @@ impl Site {
         let broker = MemoryBroker::new(Bounds::default());
         let (tenants, callbacks) = (Arc::new(tenants), Arc::new(callback_settings()));
         let (broker_of_all, observer) = (Arc::new(broker.clone()), crate::observe::nobody());
-        let fleet =
-            Fleet { broker: broker_of_all, stores, tenants, callbacks, window: 4, observer, span: crate::trace::Span::none() };
+        let (devices, span) = (Arc::default(), crate::trace::Span::none());
+        let fleet = Fleet { broker: broker_of_all, stores, tenants, callbacks, window: 4, devices, observer, span };
         Self { _dir: dir, broker, fleet }
     }
 

@@ -6,6 +6,7 @@ use crate::event::{Event, Fact};
 use crate::job::JobId;
 use crate::observe::Observer;
 use crate::part::accepted::Accepted;
+use crate::part::class::DeviceRules;
 use crate::part::scratch::ScratchFolder;
 use crate::part::{Children, Mode, PartError, Settings, StopFuture, Tools, admission, usage};
 use crate::sandbox::protocol::{Limits, Task};
@@ -28,6 +29,8 @@ pub struct Fleet {
     pub callbacks: Arc<CallbackSettings>,
     /// Parts of one job that are published and not done.
     pub window: u32,
+    /// What there is beside software encoders.
+    pub devices: Arc<DeviceRules>,
     /// Is told what happens to jobs.
     pub observer: Arc<dyn Observer>,
     /// What is being done.
@@ -76,6 +79,7 @@ impl Fleet {
         let settings = Settings { mode: Mode::Fleet, limits, scratch, threads_per_slot: 1, ranges: true, window: self.window };
         let mut tools = Tools::new(self.broker.clone(), self.stores.clone(), Arc::new(NoChildren), settings);
         (tools.tenants, tools.span) = (self.tenants.clone(), self.span.clone());
+        tools.device_classes = self.devices.classes.as_slice().into();
         tools.with_observer(self.observer.clone()).with_callbacks((*self.callbacks).clone())
     }
 

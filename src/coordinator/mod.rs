@@ -11,6 +11,7 @@ pub mod api;
 mod clock;
 mod count;
 mod debts;
+mod device_wait;
 mod endpoints;
 mod fleet;
 pub mod ops;

@@ -114,6 +114,6 @@ mod tests {
         let (waiting, jobs) = notes.0.lock().unwrap().clone();
         assert_eq!(waiting[&Queue::Work(Class::Cpu, Lane::High).labels()], Some(1));
         assert_eq!((waiting[&Queue::Events(0).labels()], waiting[&Queue::Dead.labels()]), (Some(2), Some(0)));
-        assert_eq!((waiting.len(), jobs), (9, 1));
+        assert_eq!((waiting.len(), jobs), (18, 1));
     }
 }

@@ -6,18 +6,18 @@
 //! it is found by looking, and put right by asking again.
 
 use super::clock::now_ms;
-use super::debts;
 use super::fleet::Fleet;
 use super::progress::Progress;
 use super::settings::CoordinatorSettings;
 use super::write::{WriteError, Writer};
-use crate::broker::{Class, Queue};
+use super::{debts, device_wait};
+use crate::broker::Queue;
 use crate::callback;
 use crate::event::{Projection, State, rfc3339, tenant_stream};
-use crate::job::{JobId, Lane};
+use crate::job::{Class, JobId};
 use crate::part::accepted::Accepted;
 use crate::part::finish::JobResult;
-use crate::part::{PartMessage, latest_revision};
+use crate::part::{class, latest_revision};
 use crate::plan::Plan;
 use crate::plan::marker::PartId;
 use crate::reconcile::{Step, reconcile};
@@ -58,6 +58,8 @@ struct Watched {
     /// How often it was asked for again since.
     asked: u32,
     due_ms: u64,
+    /// For how long nothing need be heard of it.
+    patience_ms: u64,
 }
 
 /// Looks after the open jobs of one partition.
@@ -99,7 +101,7 @@ impl Sweeper {
     pub fn heard_of(&mut self, job: &JobId, projection: &Projection) {
         if let Some(watched) = self.watched.get_mut(job) {
             (watched.updated_ms, watched.asked) = (projection.updated_ms, 0);
-            watched.due_ms = now_ms() + if projection.is_terminal() { self.settle_ms } else { self.stall_ms };
+            watched.due_ms = now_ms() + if projection.is_terminal() { self.settle_ms } else { watched.patience_ms };
         }
     }
 
@@ -178,7 +180,7 @@ impl Sweeper {
             (None, None) if self.watched.contains_key(job) => return self.forget(tenant, job).await,
             (None, None) => {
                 // Or being accepted at this moment: what is no job the next time will never be one.
-                self.watch(&Projection::new(job.clone(), tenant.into()), now_ms + self.settle_ms);
+                self.watch(&Projection::new(job.clone(), tenant.into()), now_ms + self.settle_ms, self.stall_ms);
                 return Ok(());
             }
         };
@@ -191,12 +193,15 @@ impl Sweeper {
         let is_silent = known.is_some_and(|watched| watched.updated_ms == projection.updated_ms);
         if !is_silent {
             // By our own clock from now on, unless the teller's says that it is late already.
-            let due = projection.updated_ms.saturating_add(self.stall_ms).clamp(now_ms, now_ms + self.stall_ms);
-            self.watch(&projection, due);
+            let patience = self.patience_ms(&accepted);
+            let due = projection.updated_ms.saturating_add(patience).clamp(now_ms, now_ms + patience);
+            self.watch(&projection, due, patience);
             return Ok(());
         }
         let asked = known.map_or(0, |watched| watched.asked);
-        let asked = asked + u32::from(self.ask_again(&accepted, asked).await?);
+        let class = class::in_force(self.fleet.stores.work(), &accepted).await?;
+        let is_seen_to = class.is_device() && device_wait::see_to(&self.fleet, &accepted, class, projection.updated_ms).await?;
+        let asked = asked + u32::from(!is_seen_to && self.ask_again(&accepted, class, asked).await?);
         if let Some(watched) = self.watched.get_mut(job) {
             watched.asked = asked;
             watched.due_ms = now_ms + self.stall_ms * (1 << watched.asked.min(MOST_DOUBLINGS));
@@ -210,7 +215,7 @@ impl Sweeper {
         let ended = projection.status.ended_at.as_deref().and_then(rfc3339::parse).unwrap_or(projection.updated_ms);
         let settled = ended.saturating_add(self.settle_ms);
         if settled > now_ms {
-            self.watch(projection, settled);
+            self.watch(projection, settled, self.stall_ms);
             return Ok(());
         }
         let tried_ms = self.fleet.callbacks.schedule_s.iter().sum::<u64>() * 1000;
@@ -230,7 +235,7 @@ impl Sweeper {
             asked += 1;
             due = due.min(now_ms + self.stall_ms * (1 << asked.min(MOST_DOUBLINGS)));
         }
-        self.watch(projection, due);
+        self.watch(projection, due, self.stall_ms);
         if let Some(watched) = self.watched.get_mut(job) {
             watched.asked = asked;
         }
@@ -245,16 +250,22 @@ impl Sweeper {
         Ok(work.delete(&Key::settling(tenant, job)).await?)
     }
 
-    fn watch(&mut self, projection: &Projection, due_ms: u64) {
+    /// How long nothing need be heard of an open job: less where its chunks wait for a device.
+    fn patience_ms(&self, accepted: &Accepted) -> u64 {
+        let waits_ms = self.fleet.devices.wait_s * 1000;
+        if accepted.class.is_device() { waits_ms.min(self.stall_ms) } else { self.stall_ms }
+    }
+
+    fn watch(&mut self, projection: &Projection, due_ms: u64, patience_ms: u64) {
         let job = &projection.job;
         if self.watched.len() < MOST_WATCHED || self.watched.contains_key(job) {
-            self.watched.insert(job.clone(), Watched { updated_ms: projection.updated_ms, asked: 0, due_ms });
+            self.watched.insert(job.clone(), Watched { updated_ms: projection.updated_ms, asked: 0, due_ms, patience_ms });
         }
     }
 
     /// A job of which nothing was heard: whatever should be out is asked for once more. False: it waits for its turn, and
     /// nothing should be.
-    async fn ask_again(&self, accepted: &Accepted, asked: u32) -> Result<bool, WriteError> {
+    async fn ask_again(&self, accepted: &Accepted, class: Class, asked: u32) -> Result<bool, WriteError> {
         let (job, work) = (&accepted.id, self.fleet.stores.work());
         if let Some(result) = work.get_json::<JobResult>(&Key::result(job)).await? {
             tracing::info!(%job, "its end was written and not told");
@@ -268,15 +279,17 @@ impl Sweeper {
             return Ok(false);
         }
         let lane = accepted.job.lane;
-        if asked < PATIENCE && self.fleet.broker.depth(Queue::Work(Class::Cpu, lane)).await? >= BUSY_LANE {
-            return Ok(true);
+        // Of its class, and of what is of none.
+        for class in BTreeSet::from([class, Class::Cpu]) {
+            if asked < PATIENCE && self.fleet.broker.depth(Queue::Work(class, lane)).await? >= BUSY_LANE {
+                return Ok(true);
+            }
         }
         let plan = match work.get_json::<Plan>(&Key::plan(job)).await? {
             Some(plan) => Some(latest_revision(work, job, plan).await?.plan),
             None => None,
         };
-        let paths = work.list(&Key::markers(job)).await?;
-        let done: BTreeSet<PartId> = paths.iter().filter_map(|path| Key::part_of_marker(job, path)).collect();
+        let done = class::done(work, job, class).await?;
         let parts = match reconcile(plan.as_ref(), &done, None, self.fleet.window) {
             Step::Publish(parts) => parts,
             // Its worker finds the marker, and goes on from there.
@@ -285,17 +298,9 @@ impl Sweeper {
         };
         tracing::info!(%job, parts = parts.len(), "nothing was heard of it; its parts are asked for again");
         self.fleet.observer.job_stalled();
-        self.publish(accepted, lane, &parts).await.map(|()| true)
-    }
-
-    async fn publish(&self, accepted: &Accepted, lane: Lane, parts: &[PartId]) -> Result<(), WriteError> {
         let fleet = self.within("ask", accepted);
-        for part in parts {
-            let message = PartMessage { job: accepted.id.clone(), part: *part };
-            let body = serde_json::to_vec(&message).expect("a part message is plain data");
-            fleet.broker.publish(Queue::Work(Class::Cpu, lane), body).await?;
-        }
-        Ok(())
+        class::publish(&*fleet.broker, job, lane, class, &parts).await?;
+        Ok(true)
     }
 
     /// The fleet, in a span of a job that nobody's message is about.
@@ -335,7 +340,8 @@ impl Sweeper {
             self.progress.step(self.partition);
             // It is being accepted at this moment; whoever does that says so when it is done.
             let Some(accepted) = work.get_json::<Accepted>(&Key::job(&job)).await? else { continue };
-            self.publish(&accepted, accepted.job.lane, &[PartId::Probe]).await?;
+            let fleet = self.within("ask", &accepted);
+            class::publish(&*fleet.broker, &job, accepted.job.lane, Class::Cpu, &[PartId::Probe]).await?;
             work.delete(&Key::waiting(tenant, at, &job)).await?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! What workers tell.
 
 use super::state::State;
-use crate::job::JobId;
+use crate::job::{Class, JobId};
 use crate::plan::marker::PartId;
 use crate::plan::time::Rational;
 use crate::usage::Usage;
@@ -51,6 +51,13 @@ pub enum Fact {
     },
     #[serde(rename = "job.started")]
     JobStarted,
+    /// By which encoders a job is encoded that may be encoded on a device. Told of no other.
+    #[serde(rename = "job.class")]
+    JobClass {
+        class: Class,
+        #[serde(flatten)]
+        state: ClassState,
+    },
     #[serde(rename = "stage.started")]
     StageStarted {
         stage: Stage,
@@ -132,12 +139,41 @@ pub enum Fact {
     },
 }
 
+/// How a job stands with the devices that may encode it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ClassState {
+    /// Its chunks go to devices of this class.
+    Chosen,
+    /// They wait, and no device has taken any for long.
+    Waiting {
+        /// When one was last heard of, milliseconds since 1970.
+        since_ms: u64,
+    },
+    /// No device took them, or none could encode them: it starts over in software.
+    FellBack,
+}
+
+impl ClassState {
+    pub fn name(&self) -> &'static str {
+        match self {
+            ClassState::Chosen => "chosen",
+            ClassState::Waiting { .. } => "waiting",
+            ClassState::FellBack => "fell_back",
+        }
+    }
+}
+
 impl Fact {
     /// What makes this fact this one: two tellings of one fact have it in common.
     pub fn identity(&self) -> String {
         let kind = self.kind();
         match self {
             Fact::JobRejected { path, reason, .. } => format!("{kind}/{}", digits(&format!("{path}\n{reason}"), 8)),
+            Fact::JobClass { class, state } => match state {
+                ClassState::Waiting { since_ms } => format!("{kind}/{class}/{}/{since_ms}", state.name()),
+                ClassState::Chosen | ClassState::FellBack => format!("{kind}/{class}/{}", state.name()),
+            },
             Fact::StageStarted { stage, .. } | Fact::StageCompleted { stage } => format!("{kind}/{stage}"),
             Fact::PartCompleted { part, .. } => format!("{kind}/{part}"),
             Fact::PartFailed { part, attempt, .. } => format!("{kind}/{part}/{attempt}"),
@@ -158,6 +194,7 @@ impl Fact {
             Fact::JobAccepted => "job.accepted",
             Fact::JobRejected { .. } => "job.rejected",
             Fact::JobStarted => "job.started",
+            Fact::JobClass { .. } => "job.class",
             Fact::StageStarted { .. } => "stage.started",
             Fact::StageCompleted { .. } => "stage.completed",
             Fact::PartCompleted { .. } => "part.completed",

@@ -10,7 +10,9 @@ mod seen;
 pub mod state;
 pub mod status;
 
-pub use facts::{Cause, Event, Fact, Failure, RenditionMedia, Stage, VERSION, is_reserved, rejected_stream, tenant_stream};
+pub use facts::{
+    Cause, ClassState, Event, Fact, Failure, RenditionMedia, Stage, VERSION, is_reserved, rejected_stream, tenant_stream,
+};
 pub use record::{Projection, Recorded, Summary};
 pub use state::State;
-pub use status::{Change, Illegal, Rejection, Rendition, StageStatus, Status};
+pub use status::{Change, ClassStatus, Illegal, Rejection, Rendition, StageStatus, Status};

@@ -1,8 +1,10 @@
 //! What the events told of a job so far say together, and which may follow which.
 
-use super::facts::{Event, Fact, Failure, Stage};
+use super::facts::{ClassState, Event, Fact, Failure, Stage};
 use super::rfc3339;
 use super::state::State;
+use crate::job::Class;
+use crate::plan::marker::PartId;
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +26,9 @@ pub struct Status {
     pub started_at: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,
+    /// By which encoders it is encoded; absent of a job that was never to go to a device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassStatus>,
     pub stages: BTreeMap<Stage, StageStatus>,
     /// Those that can be played already.
     #[serde(default)]
@@ -42,6 +47,14 @@ pub struct Status {
     pub usage: Option<Usage>,
     /// Failed attempts of all parts.
     pub failed_attempts: u64,
+}
+
+/// By which encoders a job is encoded, and how it stands with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassStatus {
+    pub class: Class,
+    #[serde(flatten)]
+    pub state: ClassState,
 }
 
 /// One stage of a [`Status`].
@@ -179,7 +192,9 @@ impl Status {
                 let stage = self.stages.entry(*stage).or_default();
                 (stage.started, stage.completed, stage.parts_done) = (true, true, stage.parts);
             }
+            Fact::JobClass { class, state } => self.set_class(ClassStatus { class: *class, state: *state }),
             Fact::PartCompleted { part, frames, .. } => {
+                self.heard_of_device(*part);
                 let stage = self.stages.entry(Stage::of(*part)).or_default();
                 // A count, not a set: a duplicate may run ahead until the stage is completed, never past its end.
                 if !stage.completed && (!stage.started || stage.parts_done < stage.parts) {
@@ -196,6 +211,29 @@ impl Status {
         }
         self.catch_up();
         if before == *self { Change::Nothing } else { Change::Changed }
+    }
+
+    /// To fall back is for good; that a device was chosen is no news of a job that waits for it.
+    fn set_class(&mut self, told: ClassStatus) {
+        let is_later = match self.class.map(|known| known.state) {
+            None => true,
+            Some(ClassState::FellBack) => false,
+            Some(ClassState::Chosen) => told.state != ClassState::Chosen,
+            Some(ClassState::Waiting { .. }) => told.state == ClassState::FellBack,
+        };
+        if is_later {
+            self.class = Some(told);
+        }
+    }
+
+    /// A chunk was encoded: the job waits no more.
+    fn heard_of_device(&mut self, part: PartId) {
+        if let Some(class) = &mut self.class
+            && part.encodes()
+            && matches!(class.state, ClassState::Waiting { .. })
+        {
+            class.state = ClassState::Chosen;
+        }
     }
 
     fn catch_up(&mut self) {
@@ -215,7 +253,6 @@ mod tests {
     use super::*;
     use crate::event::Cause;
     use crate::job::JobId;
-    use crate::plan::marker::PartId;
 
     fn event(fact: Fact) -> Event {
         Event::new(JobId::try_from("talk".to_string()).unwrap(), "local".into(), 1_700_000_000_000, fact)
@@ -286,6 +323,29 @@ mod tests {
         status.apply(&event(failed("lost"))).unwrap();
         assert_eq!(status.apply(&event(part(0))), Ok(Change::Nothing));
         assert_eq!(status.failure.unwrap().message, "lost");
+    }
+
+    #[test]
+    fn a_status_says_whether_a_job_waits_for_a_device_and_that_it_fell_back_for_good() {
+        let of = |state| Fact::JobClass { class: if state == ClassState::FellBack { Class::Cpu } else { Class::Nvenc }, state };
+        let waiting = |since_ms| of(ClassState::Waiting { since_ms });
+        let mut status = Status::default();
+        let mut told = |fact: Fact| {
+            let change = status.apply(&event(fact)).unwrap();
+            (change, status.class.map(|class| (class.class, class.state.name())))
+        };
+        told(Fact::JobStarted);
+        assert_eq!(told(of(ClassState::Chosen)), (Change::Changed, Some((Class::Nvenc, "chosen"))));
+        assert_eq!(told(of(ClassState::Chosen)).0, Change::Nothing);
+        assert_eq!(told(waiting(7)), (Change::Changed, Some((Class::Nvenc, "waiting"))));
+        assert_eq!(told(waiting(7)).0, Change::Nothing);
+        assert_eq!(told(part(0)).1, Some((Class::Nvenc, "chosen")), "a chunk came out");
+        assert_eq!(told(waiting(9)).1, Some((Class::Nvenc, "waiting")));
+        assert_ne!(event(waiting(9)).id, event(waiting(7)).id, "each wait is an event of its own");
+        assert_eq!(told(of(ClassState::FellBack)), (Change::Changed, Some((Class::Cpu, "fell_back"))));
+        for late in [of(ClassState::Chosen), waiting(11), of(ClassState::FellBack)] {
+            assert_eq!(told(late).0, Change::Nothing);
+        }
     }
 
     #[test]

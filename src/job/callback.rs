@@ -11,10 +11,11 @@ pub const MAX_URL_BYTES: usize = 2048;
 pub const MAX_FILTERS: usize = 32;
 
 /// The types of events that customers are told of.
-pub const EVENT_TYPES: [&str; 13] = [
+pub const EVENT_TYPES: [&str; 14] = [
     "job.accepted",
     "job.rejected",
     "job.started",
+    "job.class",
     "job.progress",
     "job.completed",
     "job.failed",

@@ -7,6 +7,7 @@
 
 use crate::media::codecs::rfc6381;
 use crate::media::demux::av_rational;
+use crate::media::device::{self, Hardware};
 use crate::media::encode::cpu_seconds;
 use crate::media::error::{AGAIN, Options, Result, allocated, c, check, refusal, refuse, words};
 use crate::media::ffi;
@@ -270,7 +271,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// An open encoder.
-pub(crate) struct Codec(pub(crate) *mut ffi::AVCodecContext);
+pub(crate) struct Codec(pub(crate) *mut ffi::AVCodecContext, pub(crate) Option<Hardware>);
 
 impl Codec {
     pub(crate) fn open(task: &EncodeTask, rung: &Rung) -> Result<Self> {
@@ -281,14 +282,19 @@ impl Codec {
             return refuse(RefusalReason::Settings, format!("encoder {} is not installed here", rung.encoder.library));
         }
         // SAFETY: the codec is not null; the context is ours.
-        let encoder = Self(allocated(unsafe { ffi::avcodec_alloc_context3(codec) }, "an encoder")?);
+        let mut encoder = Self(allocated(unsafe { ffi::avcodec_alloc_context3(codec) }, "an encoder")?, None);
         encoder.describe(task, rung)?;
-        let mut options = Options::new(with_threads(&rung.encoder, task.threads));
+        let device = task.device.as_ref();
+        if let Some(device) = device {
+            // SAFETY: the context is ours, and not open yet.
+            encoder.1 = Hardware::attach(device, unsafe { &mut *encoder.0 })?;
+        }
+        let mut options = Options::new(with_threads(&rung.encoder, task.threads).into_iter().chain(device::options(device)));
         // SAFETY: the context is set up.
         let code = unsafe { ffi::avcodec_open2(encoder.0, codec, &mut options.0) };
         if code < 0 {
             return refuse(
-                RefusalReason::Settings,
+                if device.is_some() { RefusalReason::Device } else { RefusalReason::Settings },
                 format!(
                     "{}: {} does not take its settings for {}x{} {}: {}",
                     rung.name,
@@ -348,7 +354,11 @@ impl Codec {
     }
 
     pub(crate) fn send(&mut self, frame: Option<&Frame>) -> Result<()> {
-        let frame = frame.map_or(std::ptr::null(), |f| f.0.cast_const());
+        let uploaded = match (frame, &self.1) {
+            (Some(frame), Some(hardware)) => Some(hardware.upload(frame)?),
+            _ => None,
+        };
+        let frame = uploaded.as_ref().or(frame).map_or(std::ptr::null(), |f| f.0.cast_const());
         // SAFETY: the encoder is open; a null frame means the end.
         match unsafe { ffi::avcodec_send_frame(self.0, frame) } {
             0.. | ffi::AVERROR_EOF => Ok(()),

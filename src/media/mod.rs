@@ -1,8 +1,8 @@
 //! The FFI island: everything that names FFmpeg's libraries, and nothing else does.
 //!
 //! All of it runs in a jailed child. [`child::work`] is the way in; the outside reaches it through [`Host`],
-//! which gives bytes of the inputs and takes progress. Only [`libraries`] is asked from without: it tells versions, and
-//! touches no media.
+//! which gives bytes of the inputs and takes progress. Only [`libraries`] and [`options`] are asked from without: they tell
+//! versions and what encoders may be told, and touch no media.
 
 pub mod analyse;
 pub mod audio;
@@ -12,6 +12,7 @@ pub mod child;
 pub mod codecs;
 pub mod decode;
 pub mod demux;
+mod device;
 pub mod encode;
 pub mod encoder;
 pub mod error;
@@ -26,6 +27,7 @@ pub mod judge;
 pub mod libraries;
 pub mod look;
 pub mod measure;
+pub mod options;
 pub mod parameters;
 pub mod probe;
 pub mod remux;

@@ -84,6 +84,7 @@ fn plan() -> Plan {
             rungs: vec![rung("1080p", 1920, 1080), rung("360p", 640, 360)],
             chunks: vec![chunk(0, None, Some(8500), 0, &[500, 4500]), chunk(1, Some(8500), None, 2, &[8500])],
             narrowband: None,
+            device: None,
         }),
         audio: vec![
             rendition(1, 128, "eng", "English", 2),

@@ -11,7 +11,8 @@ use super::tools::{Mode, Tools, now_ms};
 use super::{accepted, admission, finish};
 use crate::callback::TenantCallbacks;
 use crate::event::{Fact, is_reserved, rejected_stream};
-use crate::job::{Claims, Job, JobError, JobId};
+use crate::job::{Claims, Class, Job, JobError, JobId};
+use crate::media::options;
 use crate::plan::marker::PartId;
 use crate::store::key::Key;
 use crate::store::{SourceIdentity, StoreError, Stores};
@@ -117,7 +118,10 @@ pub async fn take(tools: &Tools, job: Job) -> Result<Result<Taken, JobError>, Pa
     match known {
         Some(known) if known.is_same(&accepted) => again(&accepting(tools, &known, began), &known).await.map(Ok),
         Some(_) => Ok(Err(JobError::new("id", FOREIGN_ID))),
-        None => begin(&accepting(tools, &accepted, began), accepted).await,
+        None => match accepted.on(&tools.device_classes).and_then(check_device) {
+            Ok(accepted) => begin(&accepting(tools, &accepted, began), accepted).await,
+            Err(error) => Ok(Err(error)),
+        },
     }
 }
 
@@ -140,6 +144,16 @@ fn check(tools: &Tools, job: &Job) -> Result<(), JobError> {
         _ => {}
     }
     check_callbacks(tools, job)
+}
+
+/// Holds what its preset asks of a device, with the job's changes, against libavcodec's own tables.
+fn check_device(accepted: Accepted) -> Result<Accepted, JobError> {
+    let rules = accepted.preset.video.as_ref().filter(|_| accepted.class.is_device());
+    if let Some(equivalent) = rules.and_then(|rules| rules.equivalents.get(&accepted.class)) {
+        let path = |field: String| format!("set.video.equivalents.{}.{field}", accepted.class);
+        options::check_equivalent(equivalent).map_err(|(field, reason)| JobError::new(path(field), reason))?;
+    }
+    Ok(accepted)
 }
 
 /// An endpoint that can be seen never to be called. Names are looked up, and judged, when they are called.
@@ -176,7 +190,7 @@ async fn again(tools: &Tools, accepted: &Accepted) -> Result<Taken, PartError> {
     tools.tell(id, &job.tenant, Fact::JobAccepted).await?;
     match tools.settings.mode {
         // It was broken off, and this is how it is taken up.
-        Mode::OneProcess => tools.publish(id, job.lane, &[PartId::Probe]).await?,
+        Mode::OneProcess => tools.publish(id, job.lane, Class::Cpu, &[PartId::Probe]).await?,
         // Others are at it. Only what may have been lost between accepting and asking is asked for again.
         Mode::Fleet if tools.stores.work().size(&Key::marker(id, PartId::Probe)).await?.is_some() => {}
         Mode::Fleet => begin_work(tools, accepted, !admission::is_waiting(tools, accepted).await?).await?,
@@ -205,7 +219,7 @@ async fn begin(tools: &Tools, accepted: Accepted) -> Result<Result<Taken, JobErr
 /// Asks for the first part, or has somebody see whether the job must wait.
 async fn begin_work(tools: &Tools, accepted: &Accepted, starts: bool) -> Result<(), PartError> {
     if starts {
-        return Ok(tools.publish(&accepted.id, accepted.job.lane, &[PartId::Probe]).await?);
+        return Ok(tools.publish(&accepted.id, accepted.job.lane, Class::Cpu, &[PartId::Probe]).await?);
     }
     Ok(admission::wake(&*tools.broker, &accepted.job.tenant).await?)
 }

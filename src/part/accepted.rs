@@ -1,6 +1,6 @@
 //! A job as it was accepted: with its preset resolved and its source identified.
 
-use crate::job::{Job, JobError, JobId};
+use crate::job::{Class, ClassChoice, Job, JobError, JobId};
 use crate::plan::preset::Preset;
 use crate::store::SourceIdentity;
 use crate::trace::TraceContext;
@@ -20,12 +20,19 @@ pub struct Accepted {
     /// The preset with the job's changes.
     pub preset: Preset,
     pub source: SourceIdentity,
+    /// The encoders that its video begins with; see [`super::class`].
+    #[serde(default, skip_serializing_if = "is_cpu")]
+    pub class: Class,
     /// When it was accepted first, milliseconds since 1970; 0 in one process, where nobody lists jobs by time.
     #[serde(default)]
     pub accepted_ms: u64,
     /// The trace in which its customer submitted it first, if it was in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
+}
+
+fn is_cpu(class: &Class) -> bool {
+    *class == Class::Cpu
 }
 
 /// The job's preset with the job's changes.
@@ -51,12 +58,45 @@ impl Accepted {
             None => derive(&job, &preset, &source),
         };
         let job = Job { id: Some(id.clone()), ..job };
-        Ok(Self { id, job, preset, source, accepted_ms: 0, trace: None })
+        Ok(Self { id, job, preset, source, class: Class::Cpu, accepted_ms: 0, trace: None })
     }
 
-    /// Is it the same job of the same source, whenever and in whatever trace it was accepted?
+    /// The same, by the first of these classes of devices for which its preset has an equivalent, where it leaves that open
+    /// or asks for it.
+    ///
+    /// # Errors
+    /// It asks for a device, and none fits.
+    pub fn on(self, devices: &[Class]) -> Result<Self, JobError> {
+        let rules = self.preset.video.as_ref();
+        let fits = |class: &&Class| rules.is_some_and(|rules| rules.equivalents.contains_key(class));
+        let class = match (self.job.class, devices.iter().find(fits)) {
+            (ClassChoice::Cpu, _) | (ClassChoice::Auto, None) => Class::Cpu,
+            (ClassChoice::Auto | ClassChoice::Gpu, Some(class)) => *class,
+            (ClassChoice::Gpu, None) => return Err(JobError::new("class", self.why_no_device(devices))),
+        };
+        Ok(Self { class, ..self })
+    }
+
+    fn why_no_device(&self, devices: &[Class]) -> String {
+        let preset = &self.preset.name;
+        if self.preset.narrowband.is_some() {
+            return format!("is gpu, and preset {preset} is calibrated for software encoders; say cpu or auto");
+        }
+        if self.preset.video.as_ref().is_none_or(|rules| rules.equivalents.is_empty()) {
+            return format!(
+                "is gpu, and preset {preset} names no encoder of a device; say cpu or auto, or choose another preset"
+            );
+        }
+        if devices.is_empty() {
+            return "is gpu, and there is no device here ([devices] classes is empty); say cpu or auto".into();
+        }
+        let there_are: Vec<&str> = devices.iter().map(|class| class.name()).collect();
+        format!("is gpu, and preset {preset} names no encoder of class {}; say cpu or auto", there_are.join(" or "))
+    }
+
+    /// Is it the same job of the same source, whenever and in whatever trace it was accepted, and whatever devices there were then?
     pub fn is_same(&self, other: &Self) -> bool {
-        let Self { id, job, preset, source, accepted_ms: _, trace: _ } = self;
+        let Self { id, job, preset, source, class: _, accepted_ms: _, trace: _ } = self;
         (id, job, preset, source) == (&other.id, &other.job, &other.preset, &other.source)
     }
 }
@@ -105,6 +145,26 @@ mod tests {
         assert_eq!(serde_json::from_str::<Accepted>(&text).unwrap(), traced);
         assert!(!serde_json::to_string(&first).unwrap().contains("trace"), "versions before it read it");
         assert!(!first.is_same(&Accepted::new(job(r#","lane":"low""#), source()).unwrap()));
+    }
+
+    #[test]
+    fn a_job_begins_on_the_first_device_that_its_preset_knows() {
+        let class = |more: &str, devices: &[Class]| {
+            Accepted::new(job(more), source()).unwrap().on(devices).map(|accepted| accepted.class).map_err(|e| e.reason)
+        };
+        let both = [Class::Qsv, Class::Nvenc];
+        assert_eq!(class("", &both), Ok(Class::Qsv));
+        assert_eq!(class("", &[]), Ok(Class::Cpu));
+        assert_eq!(class(r#","class":"cpu""#, &both), Ok(Class::Cpu));
+        assert_eq!(class(r#","class":"gpu""#, &both[1..]), Ok(Class::Nvenc));
+        assert_eq!(class(r#","preset":"narrowband-h265""#, &both), Ok(Class::Cpu));
+        let gpu =
+            |preset: &str, devices: &[Class]| class(&format!(r#","class":"gpu","preset":"{preset}""#), devices).unwrap_err();
+        assert!(gpu("narrowband-h265", &both).contains("calibrated for software encoders"));
+        assert!(gpu("av1", &both).contains("names no encoder of a device"));
+        assert!(gpu("h264", &[]).contains("[devices] classes is empty"));
+        let first = Accepted::new(job(""), source()).unwrap();
+        assert!(first.clone().on(&both).unwrap().is_same(&first), "devices come and go; the job is the same");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::tools::{Attempt, Tools};
 use crate::event::Cause;
 use crate::observe::ChildEnd;
 use crate::plan::marker::PartId;
-use crate::sandbox::protocol::{RefusalReason, Report, Task};
+use crate::sandbox::protocol::{Device, RefusalReason, Report, Task};
 use crate::sandbox::{Disposition, Finished, InputSource, Outcome};
 use crate::trace::{Begun, Parent, Span, SpanRole};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ pub(super) async fn run(
         Outcome::Done(report) => {
             Ok(Worked { report: *report, scratch, wall_s: wall.as_secs_f64(), cpu_s: cpu.as_secs_f64(), peak_bytes })
         }
-        outcome => Err(verdict(&outcome, part, &stderr_tail)),
+        outcome => Err(verdict(&outcome, part, attempt.device.as_ref(), &stderr_tail)),
     }
 }
 
@@ -98,7 +98,7 @@ fn note(span: &Span, ended: &ChildEnd) {
 }
 
 /// What an unhappy end means for the part.
-fn verdict(outcome: &Outcome, part: PartId, stderr_tail: &str) -> PartError {
+fn verdict(outcome: &Outcome, part: PartId, device: Option<&Device>, stderr_tail: &str) -> PartError {
     let cause = match outcome {
         Outcome::Refused(refusal) if refusal.reason == RefusalReason::Settings => Cause::Settings,
         _ => Cause::Media,
@@ -107,6 +107,9 @@ fn verdict(outcome: &Outcome, part: PartId, stderr_tail: &str) -> PartError {
         "" => String::new(),
         tail => format!("; its last words: {tail}"),
     };
+    if let Some(device) = device.filter(|_| outcome.blames_encoder()) {
+        return PartError::Device(format!("{part}, on {device}: {outcome}{last_words}"));
+    }
     match outcome.disposition() {
         Disposition::Retry => PartError::Retry(format!("{part}: {outcome}{last_words}")),
         Disposition::Reject => PartError::reject(cause, outcome.to_string()),

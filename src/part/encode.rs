@@ -4,11 +4,12 @@ use super::child::{self, unexpected};
 use super::error::PartError;
 use super::tools::{Attempt, Planned, Tools};
 use super::upload::{self, MediaPlace};
+use crate::job::Class;
 use crate::observe::{Encoded, Observer};
-use crate::plan::make;
 use crate::plan::marker::{Marker, PartId, PartResult};
+use crate::plan::{Plan, device, make};
 use crate::sandbox::InputSource;
-use crate::sandbox::protocol::{EncodeReport, EncodeTask, Report, Task};
+use crate::sandbox::protocol::{Device, EncodeReport, EncodeTask, Report, Task};
 use crate::store::StoreError;
 use crate::store::key::Key;
 use crate::usage::metered;
@@ -19,8 +20,25 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, chunk: u32, attempt: &
     if chunk as usize >= chunks {
         return Err(PartError::Poison(format!("{}: the plan has {chunks} chunks", attempt.part)));
     }
-    let task = make::encode_task(&planned.plan, &planned.probe, chunk, tools.settings.threads_per_slot);
+    let threads = tools.settings.threads_per_slot;
+    let task = match (attempt.class, attempt.device.clone()) {
+        (Class::Cpu, _) => make::encode_task(&planned.plan, &planned.probe, chunk, threads),
+        (class, Some(device)) => {
+            on_device(&planned.plan, class, device, |plan| make::encode_task(plan, &planned.probe, chunk, threads))
+        }
+        (class, None) => return Err(PartError::Retry(format!("this worker has no device of class {class}"))),
+    };
     work(tools, planned, task, attempt).await
+}
+
+/// The task by the encoders of a class, or by those of its stand-in.
+fn on_device(plan: &Plan, class: Class, device: Device, task: impl Fn(&Plan) -> EncodeTask) -> EncodeTask {
+    let mut task = task(&plan.in_class(class));
+    if device.stand_in {
+        task.rungs = device::stand_in(plan.video.as_ref().map_or(&[], |video| &video.rungs));
+    }
+    task.device = Some(device);
+    task
 }
 
 /// The part `repair/<n>`: the top rung of one chunk, once more.

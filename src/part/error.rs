@@ -16,6 +16,9 @@ pub enum PartError {
     /// A child died, or we are wrong. Try a few times.
     #[error("{0}")]
     Crash(String),
+    /// The device that was to encode it failed, or its child did on it: the device is suspected, not the media.
+    #[error("{0}")]
+    Device(String),
     /// The message is none of ours.
     #[error("{0}")]
     Poison(String),
@@ -31,19 +34,17 @@ impl PartError {
     }
 
     /// A short name, for the record of work that was thrown away.
-    pub(super) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             PartError::Retry(_) => "retry",
             PartError::Reject(_) => "reject",
-            PartError::Crash(_) => CRASH,
+            PartError::Crash(_) => "crash",
+            PartError::Device(_) => "device",
             PartError::Poison(_) => "poison",
             PartError::Stopped => "stopped",
         }
     }
 }
-
-/// The kind of [`PartError::Crash`].
-pub(super) const CRASH: &str = "crash";
 
 impl From<StoreError> for PartError {
     fn from(error: StoreError) -> Self {

@@ -11,9 +11,11 @@ mod audio;
 mod calibrate;
 mod child;
 mod children;
+pub mod class;
 mod encode;
 mod error;
 pub mod finish;
+pub mod golden;
 mod markers;
 mod next;
 mod package;
@@ -32,7 +34,9 @@ pub use report::REPORT_PATH;
 pub use tools::{Attempt, Mode, PartMessage, Planned, Settings, Slot, Spent, Tools, latest_revision};
 
 use crate::event::{Fact, Stage};
+use crate::job::Class;
 use crate::plan::marker::{Marker, PartId, PartResult};
+use crate::reconcile::classes::{self, Misplaced};
 use crate::store::key::Key;
 use accepted::Accepted;
 use finish::Fence;
@@ -43,7 +47,7 @@ use finish::Fence;
 /// See [`PartError`]; whatever the error, the same message may be worked on again.
 pub async fn run(tools: &Tools, message: &PartMessage, mut attempt: Attempt) -> Result<(), PartError> {
     let id = &message.job;
-    let key = Key::marker(id, message.part);
+    let key = Key::marker_in(id, attempt.class, message.part);
     let marker = async { Ok(tools.stores.work().get_json::<Marker>(&key).await?) };
     let (accepted, fence, marker) = tokio::try_join!(tools.accepted(id), finish::fence(tools, id), marker)?;
     tools.span.note("tenant", accepted.job.tenant.as_str());
@@ -54,13 +58,23 @@ pub async fn run(tools: &Tools, message: &PartMessage, mut attempt: Attempt) -> 
         Fence::Ended => return Ok(()),
         Fence::Canceled => return finish::cancel(tools, &accepted).await,
     }
+    let class = tools.class(&accepted).await?;
+    match classes::misplaced(message.part, attempt.class, accepted.class, class) {
+        None => {}
+        Some(Misplaced::Stale) => return Ok(()),
+        Some(Misplaced::To(_)) => return Ok(tools.publish(id, accepted.job.lane, class, &[message.part]).await?),
+    }
     if message.part == PartId::Probe {
         tell_started(tools, &accepted).await?;
+    }
+    if message.part == PartId::Package && accepted.class.is_device() && !next::may_package(tools, &accepted, class).await? {
+        // It was asked for of chunks that do not count any more: the job fell back.
+        return next::resume(tools, &accepted).await;
     }
     let marker = match marker {
         // A revision is there, too, or is made: it is what counts, not its marker.
         Some(marker) if message.part.revises().is_none() => marker,
-        _ => do_and_mark(tools, &accepted, message, &mut attempt).await?,
+        _ => do_and_mark(tools, &accepted, message, class, &mut attempt).await?,
     };
     drop(attempt.permit.take());
     let fact = Fact::PartCompleted {
@@ -71,7 +85,7 @@ pub async fn run(tools: &Tools, message: &PartMessage, mut attempt: Attempt) -> 
         cpu_s: marker.cpu_s,
     };
     tools.tell(id, &accepted.job.tenant, fact).await?;
-    next::after(tools, &accepted, message.part).await
+    next::after(tools, &accepted, message.part, attempt.class).await
 }
 
 /// A job starts with its first part, not when it is accepted: one that waits for its tenant's quota has not started.
@@ -86,10 +100,11 @@ async fn do_and_mark(
     tools: &Tools,
     accepted: &Accepted,
     message: &PartMessage,
+    class: Class,
     attempt: &mut Attempt,
 ) -> Result<Marker, PartError> {
-    let (key, work_store) = (Key::marker(&message.job, message.part), tools.stores.work());
-    let marker = work(tools, accepted, attempt).await?;
+    let (key, work_store) = (Key::marker_in(&message.job, attempt.class, message.part), tools.stores.work());
+    let marker = work(tools, accepted, class, attempt).await?;
     if attempt.redelivered
         && let Some(others) = work_store.get_json::<Marker>(&key).await?
     {
@@ -101,7 +116,7 @@ async fn do_and_mark(
     Ok(marker)
 }
 
-async fn work(tools: &Tools, accepted: &Accepted, attempt: &mut Attempt) -> Result<Marker, PartError> {
+async fn work(tools: &Tools, accepted: &Accepted, class: Class, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let part = attempt.part;
     let planned = || tools.planned(accepted, part.works_by());
     match part {
@@ -112,7 +127,7 @@ async fn work(tools: &Tools, accepted: &Accepted, attempt: &mut Attempt) -> Resu
         PartId::Repair(chunk) => encode::repair(tools, &*planned().await?, chunk, attempt).await,
         PartId::Audio(rendition) => audio::run(tools, &*planned().await?, rendition, attempt).await,
         PartId::Survey | PartId::Decide | PartId::Verify => revise::run(tools, &*planned().await?, attempt).await,
-        PartId::Package => package::run(tools, &*planned().await?, attempt).await,
+        PartId::Package => package::run(tools, &*planned().await?, class, attempt).await,
     }
 }
 

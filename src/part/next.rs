@@ -7,34 +7,58 @@
 use super::accepted::Accepted;
 use super::error::PartError;
 use super::tools::{Planned, Tools};
-use super::{finish, markers};
-use crate::event::{Fact, Stage};
+use super::{class, finish, markers};
+use crate::event::{ClassState, Fact, Stage};
+use crate::job::Class;
+use crate::plan::Revision;
 use crate::plan::marker::PartId;
-use crate::reconcile::{self, Step, stages};
+use crate::reconcile::{self, Step, classes, stages};
 
-/// Publishes what follows from `part` being done.
-pub(super) async fn after(tools: &Tools, accepted: &Accepted, part: PartId) -> Result<(), PartError> {
+/// Publishes what follows from `part` being done in class `made_in`.
+pub(super) async fn after(tools: &Tools, accepted: &Accepted, part: PartId, made_in: Class) -> Result<(), PartError> {
     let planned = tools.planned(accepted, part.revises().unwrap_or(part.works_by())).await?;
+    let class = tools.class(accepted).await?;
+    if part.class(class) != made_in {
+        // The job fell back meanwhile, and whoever wrote that asked for what it needs.
+        return Ok(());
+    }
     if let Some(released) = reconcile::released_by(&planned.plan, part, tools.settings.window) {
-        return Ok(tools.publish(&accepted.id, accepted.job.lane, &[released]).await?);
+        return Ok(tools.publish(&accepted.id, accepted.job.lane, class, &[released]).await?);
+    }
+    if part == PartId::Probe && class.is_device() {
+        class::tell(tools, accepted, ClassState::Chosen).await?;
     }
     for fact in stages::passed(&planned.plan, part) {
         tools.tell(&accepted.id, &accepted.job.tenant, fact).await?;
     }
     // After the probe everything that should be out is published: this is how a job broken off is taken up.
     let finished = (part != PartId::Probe).then_some(part);
-    step(tools, &planned, finished).await
+    step(tools, &planned, finished, class).await
 }
 
-async fn step(tools: &Tools, planned: &Planned, finished: Option<PartId>) -> Result<(), PartError> {
+/// Asks for everything that should be out and has no marker, in the class that is in force.
+pub(super) async fn resume(tools: &Tools, accepted: &Accepted) -> Result<(), PartError> {
+    let planned = tools.planned(accepted, Revision::Draft).await?;
+    let class = tools.class(accepted).await?;
+    step(tools, &planned, None, class).await
+}
+
+/// Are all chunks of this class, and everything else, there to be packaged?
+pub(super) async fn may_package(tools: &Tools, accepted: &Accepted, class: Class) -> Result<bool, PartError> {
+    let planned = tools.planned(accepted, PartId::Package.works_by()).await?;
+    let done = markers::done(tools, &accepted.id, class).await?;
+    Ok(classes::may_package(&planned.plan, &done))
+}
+
+async fn step(tools: &Tools, planned: &Planned, finished: Option<PartId>, class: Class) -> Result<(), PartError> {
     let (id, job) = (planned.id(), &planned.accepted.job);
-    let done = markers::done(tools, id).await?;
+    let done = markers::done(tools, id, class).await?;
     match reconcile::reconcile(Some(&planned.plan), &done, finished, tools.settings.window) {
         Step::Publish(parts) => {
             for fact in stages::begun(&planned.plan, &parts) {
                 tools.tell(id, &job.tenant, fact).await?;
             }
-            Ok(tools.publish(id, job.lane, &parts).await?)
+            Ok(tools.publish(id, job.lane, class, &parts).await?)
         }
         Step::Finish => {
             tools.tell(id, &job.tenant, Fact::StageCompleted { stage: Stage::Package }).await?;

@@ -8,6 +8,7 @@ use super::report::{JobReport, REPORT_PATH, Work};
 use super::tools::{Attempt, Planned, Tools};
 use super::upload::{self, MediaPlace};
 use crate::event::{Cause, Fact, Stage};
+use crate::job::Class;
 use crate::package::{self, Progressive, SeamError, Title};
 use crate::plan::marker::{Marker, Object, PartId, PartResult};
 use crate::sandbox::InputSource;
@@ -27,14 +28,21 @@ struct Used {
     peak_bytes: u64,
 }
 
-pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt) -> Result<Marker, PartError> {
+pub(super) async fn run(tools: &Tools, planned: &Planned, class: Class, attempt: &mut Attempt) -> Result<Marker, PartError> {
+    if class.is_device() {
+        return assemble(tools, &planned.in_class(class), class, attempt).await;
+    }
+    assemble(tools, planned, class, attempt).await
+}
+
+async fn assemble(tools: &Tools, planned: &Planned, class: Class, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let started = Instant::now();
-    let all = markers::all(tools, planned.id()).await?;
+    let all = markers::all(tools, planned.id(), class).await?;
     let mut usage = metered::of(Some(&planned.plan), planned.accepted.source.bytes, &all);
     let of_stage = |stage| all.iter().filter(move |marker| Stage::of(marker.part) == stage).cloned().collect::<Vec<Marker>>();
     let (mut markers, repairs) = (of_stage(Stage::Encode), of_stage(Stage::Verify));
-    let superseded = repair(&mut markers, &repairs);
-    let title = package::join(&planned.plan, &markers).map_err(|e| seam(&e))?;
+    let mut superseded = repair(&mut markers, &repairs);
+    let title = package::join(&planned.plan, &markers).map_err(|e| seam(&e, class))?;
     let output = tools.output(&planned.accepted)?;
     let place = MediaPlace::of(tools, planned)?;
     let mut used = Used::default();
@@ -53,6 +61,9 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
         // Every chunk names the init segment of its rung.
         objects.dedup_by(|a, b| a.path == b.path);
     }
+    if tools.class(&planned.accepted).await? != class {
+        return Err(PartError::Retry("the job fell back while it was packaged".into()));
+    }
     let work = Work { encodes: &markers, analyses: &of_stage(Stage::Analyse), repairs: &repairs };
     let report = JobReport::new(planned, &work, &title, &objects);
     let body = serde_json::to_vec_pretty(&report).map_err(|e| PartError::Crash(e.to_string()))?;
@@ -66,6 +77,10 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
     if place.is_intermediate() {
         let all: Vec<Object> = markers.iter().flat_map(|marker| marker.objects.iter().cloned()).collect();
         discard(&place, planned, &all).await?;
+    }
+    for marker in abandoned(tools, planned, class).await? {
+        usage.waste(1, marker.cpu_s);
+        superseded.extend(marker.objects.into_iter().filter(|object| !is_named(&markers, object)));
     }
     // No manifest names them.
     discard(&place, planned, &superseded).await?;
@@ -97,9 +112,11 @@ async fn tell_playable(
     Ok(tools.tell(planned.id(), &job.tenant, fact).await?)
 }
 
-fn seam(error: &SeamError) -> PartError {
+fn seam(error: &SeamError, class: Class) -> PartError {
     match error {
         SeamError::Damage { .. } | SeamError::Empty => PartError::reject(Cause::Media, error.to_string()),
+        // Devices of one class that do not encode alike.
+        _ if class.is_device() => PartError::Device(format!("the chunks of class {class} do not fit together: {error}")),
         _ => PartError::reject(Cause::Internal, format!("the parts do not fit together: {error}")),
     }
 }
@@ -160,6 +177,20 @@ fn repair(encodes: &mut [Marker], repairs: &[Marker]) -> Vec<Object> {
     let kept: BTreeSet<&str> = encodes.iter().flat_map(|marker| &marker.objects).map(|object| object.path.as_str()).collect();
     superseded.retain(|object| !kept.contains(object.path.as_str()));
     superseded
+}
+
+/// The chunks that a device had made before the job fell back.
+async fn abandoned(tools: &Tools, planned: &Planned, class: Class) -> Result<Vec<Marker>, PartError> {
+    let began_with = planned.accepted.class;
+    if class == began_with {
+        return Ok(Vec::new());
+    }
+    let all = markers::all(tools, planned.id(), began_with).await?;
+    Ok(all.into_iter().filter(|marker| marker.part.encodes()).collect())
+}
+
+fn is_named(markers: &[Marker], object: &Object) -> bool {
+    markers.iter().flat_map(|marker| &marker.objects).any(|named| named.path == object.path)
 }
 
 /// Removes media that nothing names.

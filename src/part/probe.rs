@@ -2,13 +2,14 @@
 
 use super::accepted::Accepted;
 use super::child::{self, unexpected};
+use super::class;
 use super::error::PartError;
 use super::scratch::Scratch;
 use super::tools::{Attempt, Tools};
 use super::upload;
-use crate::event::Cause;
+use crate::event::{Cause, ClassState};
 use crate::plan::marker::{Marker, PartResult};
-use crate::plan::{self, PlanError};
+use crate::plan::{self, Plan, PlanError};
 use crate::probe::Probe;
 use crate::sandbox::protocol::{Report, Task, packet_table_file};
 use crate::store::key::Key;
@@ -18,10 +19,8 @@ pub(super) async fn run(tools: &Tools, accepted: &Accepted, attempt: &mut Attemp
     let worked = child::run(tools, accepted, attempt, Task::Probe, vec![source]).await?;
     drop(attempt.permit.take());
     let Report::Probe(probe) = worked.report else { return Err(unexpected(attempt.part, "no probe")) };
-    let plan = plan::make(&accepted.job, &probe, &accepted.preset).map_err(|e| match e {
-        PlanError::Preset(message) => PartError::reject(Cause::Settings, message),
-        PlanError::Media(message) => PartError::reject(Cause::Media, message),
-    })?;
+    let plan = plan::make(&accepted.job, &probe, &accepted.preset).map_err(refused)?;
+    let plan = if accepted.class.is_device() { with_device(tools, accepted, &probe, plan).await? } else { plan };
     if let Some(video) = &plan.video {
         upload_table(tools, accepted, &worked.scratch, &probe, video.stream).await?;
     }
@@ -36,6 +35,25 @@ pub(super) async fn run(tools: &Tools, accepted: &Accepted, attempt: &mut Attemp
         cpu_s: worked.cpu_s,
         peak_bytes: worked.peak_bytes,
     })
+}
+
+fn refused(error: PlanError) -> PartError {
+    match error {
+        PlanError::Preset(message) => PartError::reject(Cause::Settings, message),
+        PlanError::Media(message) => PartError::reject(Cause::Media, message),
+    }
+}
+
+/// The plan with the rungs of the job's class; where that takes no such picture, the job is encoded in software if it may be.
+async fn with_device(tools: &Tools, accepted: &Accepted, probe: &Probe, plan: Plan) -> Result<Plan, PartError> {
+    match plan::on_device(plan.clone(), probe, &accepted.preset, accepted.class) {
+        Err(error) if class::may_fall_back(accepted) => {
+            class::write_fall_back(tools.stores.work(), accepted, &error.to_string()).await?;
+            class::tell(tools, accepted, ClassState::FellBack).await?;
+            Ok(plan)
+        }
+        planned => planned.map_err(refused),
+    }
 }
 
 /// Uploads the packet table of the stream that is encoded, where it has one.

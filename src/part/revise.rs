@@ -7,6 +7,7 @@ use super::error::PartError;
 use super::markers;
 use super::tools::{Attempt, Planned, Tools};
 use crate::event::Cause;
+use crate::job::Class;
 use crate::observe::Judged;
 use crate::plan::marker::{Marker, PartId, PartResult};
 use crate::plan::{self, PlanError, Revised, Revision};
@@ -38,7 +39,7 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
 
 async fn write(tools: &Tools, planned: &Planned, revision: Revision, part: PartId) -> Result<(), PartError> {
     let id = planned.id();
-    let markers = markers::all(tools, id).await?;
+    let markers = markers::all(tools, id, Class::Cpu).await?;
     let known: BTreeSet<PartId> = markers.iter().map(|marker| marker.part).collect();
     if let Some(part) = reconcile::before(&planned.plan, part).into_iter().find(|part| !known.contains(part)) {
         return Err(PartError::Retry(format!("{part} is not done")));

@@ -81,7 +81,7 @@ impl ScratchFolder {
     }
 
     /// A folder for one child, removed when dropped.
-    pub(super) fn child(&self, name: &str) -> io::Result<Scratch> {
+    pub fn child(&self, name: &str) -> io::Result<Scratch> {
         // Unique in this process, which has the folder for itself.
         static COUNTED: AtomicU64 = AtomicU64::new(0);
         let count = COUNTED.fetch_add(1, Ordering::Relaxed);
@@ -119,7 +119,7 @@ fn used_bytes(folder: &Path) -> u64 {
 }
 
 /// The folder of one child, removed when dropped.
-pub(super) struct Scratch(PathBuf);
+pub struct Scratch(PathBuf);
 
 impl Scratch {
     pub fn path(&self) -> &Path {

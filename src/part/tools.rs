@@ -2,17 +2,18 @@
 
 use super::accepted::Accepted;
 use super::children::Children;
+use super::class;
 use super::error::PartError;
 use super::scratch::ScratchFolder;
-use crate::broker::{self, Broker, BrokerError, Class, Queue, Topic};
+use crate::broker::{self, Broker, BrokerError, Queue, Topic};
 use crate::callback::CallbackSettings;
 use crate::event::{Event, Fact};
-use crate::job::{JobId, Lane};
+use crate::job::{Class, JobId, Lane};
 use crate::observe::{self, Observer};
 use crate::plan::marker::PartId;
 use crate::plan::{Grounds, Plan, Revised, Revision};
 use crate::probe::Probe;
-use crate::sandbox::protocol::Limits;
+use crate::sandbox::protocol::{Device, Limits};
 use crate::shutdown::Stop;
 use crate::store::key::Key;
 use crate::store::{Store, StoreError, Stores};
@@ -69,6 +70,8 @@ pub struct Tools {
     /// By which a job's endpoints are judged when it is accepted; absent: when they are called.
     pub callbacks: Option<Arc<CallbackSettings>>,
     pub settings: Arc<Settings>,
+    /// Classes of devices that a job may begin with, the most wanted first.
+    pub device_classes: Arc<[Class]>,
     /// Is told what happens to parts and their children.
     pub observer: Arc<dyn Observer>,
     /// What is being done with them.
@@ -89,6 +92,13 @@ impl Planned {
     pub(super) fn id(&self) -> &JobId {
         &self.accepted.id
     }
+
+    /// The same, with the rungs of the encoders of a class.
+    pub(super) fn in_class(&self, class: Class) -> Self {
+        let Self { accepted, probe, plan, grounds } = self;
+        let (accepted, probe, grounds) = (accepted.clone(), probe.clone(), grounds.clone());
+        Self { accepted, probe, plan: plan.in_class(class), grounds }
+    }
 }
 
 impl Tools {
@@ -96,8 +106,8 @@ impl Tools {
     pub fn new(broker: Arc<dyn Broker>, stores: Stores, children: Arc<dyn Children>, settings: Settings) -> Self {
         let tenants = Arc::new(Tenants::open());
         let (callbacks, settings, observer) = (None, Arc::new(settings), observe::nobody());
-        let span = Span::none();
-        Self { broker, stores, children, tenants, callbacks, settings, observer, span, planned: Arc::default() }
+        let (device_classes, planned, span) = (Arc::default(), Arc::default(), Span::none());
+        Self { broker, stores, children, tenants, callbacks, settings, device_classes, observer, span, planned }
     }
 
     /// Tells somebody what happens.
@@ -114,6 +124,11 @@ impl Tools {
     /// Takes jobs of these tenants only, within their quotas.
     pub fn with_tenants(self, tenants: Tenants) -> Self {
         Self { tenants: Arc::new(tenants), ..self }
+    }
+
+    /// Jobs may be encoded on devices of these classes.
+    pub fn with_device_classes(self, classes: &[Class]) -> Self {
+        Self { device_classes: classes.into(), ..self }
     }
 
     /// Takes jobs only whose endpoints may be called.
@@ -148,14 +163,14 @@ impl Tools {
         }
     }
 
-    /// Asks for parts.
-    pub(super) async fn publish(&self, job: &JobId, lane: Lane, parts: &[PartId]) -> Result<(), BrokerError> {
-        for part in parts {
-            let message = PartMessage { job: job.clone(), part: *part };
-            let body = serde_json::to_vec(&message).expect("a part message is plain data");
-            self.broker.publish(Queue::Work(Class::Cpu, lane), body).await?;
-        }
-        Ok(())
+    /// Asks for parts of a job whose video is encoded in `class`.
+    pub(super) async fn publish(&self, job: &JobId, lane: Lane, class: Class, parts: &[PartId]) -> Result<(), BrokerError> {
+        class::publish(&*self.broker, job, lane, class, parts).await
+    }
+
+    /// The class in which a job's video is encoded now.
+    pub(super) async fn class(&self, accepted: &Accepted) -> Result<Class, StoreError> {
+        class::in_force(self.stores.work(), accepted).await
     }
 
     /// The job as it was accepted.
@@ -217,25 +232,30 @@ pub async fn latest_revision(work: &Store, job: &JobId, plan: Plan) -> Result<Re
 /// The right to run a child; counted for as long as it is held.
 pub struct Slot {
     _permit: OwnedSemaphorePermit,
+    class: Class,
     observer: Arc<dyn Observer>,
 }
 
 impl Slot {
-    pub fn new(permit: OwnedSemaphorePermit, observer: Arc<dyn Observer>) -> Self {
-        observer.slot_taken();
-        Self { _permit: permit, observer }
+    pub fn new(permit: OwnedSemaphorePermit, class: Class, observer: Arc<dyn Observer>) -> Self {
+        observer.slot_taken(class.name());
+        Self { _permit: permit, class, observer }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.observer.slot_freed();
+        self.observer.slot_freed(self.class.name());
     }
 }
 
 /// One delivery of a part.
 pub struct Attempt {
     pub part: PartId,
+    /// By whose queue it came.
+    pub class: Class,
+    /// What encodes it, where that is a device.
+    pub device: Option<Device>,
     /// From 1: which try of ours, however often the broker had to give the message out for it.
     pub number: u32,
     /// The broker gave this message out before: another worker may be at it, or have done it.

@@ -4,7 +4,8 @@
 //! not end in a marker and whose worker lived to write it.
 
 use super::accepted::Accepted;
-use super::error::{CRASH, PartError};
+use super::class;
+use super::error::PartError;
 use super::markers;
 use super::tools::{Attempt, PartMessage, Spent, Tools, latest_revision};
 use crate::job::JobId;
@@ -18,7 +19,7 @@ use std::time::Duration;
 struct Waste {
     part: String,
     cpu_ms: u64,
-    is_crash: bool,
+    kind: String,
 }
 
 impl Waste {
@@ -31,7 +32,7 @@ impl Waste {
     fn parse(name: &str) -> Option<Self> {
         let fields: Vec<&str> = name.split('.').collect();
         let [part, _, cpu_ms, kind, _] = fields[..] else { return None };
-        Some(Self { part: part.into(), cpu_ms: cpu_ms.parse().ok()?, is_crash: kind == CRASH })
+        Some(Self { part: part.into(), cpu_ms: cpu_ms.parse().ok()?, kind: kind.into() })
     }
 }
 
@@ -48,7 +49,7 @@ async fn wasted(tools: &Tools, job: &JobId) -> Result<Vec<Waste>, PartError> {
 /// Notes that an attempt came to nothing, unless it was broken off before it did anything. A note that cannot be written
 /// is a bill that is too low, and no more.
 pub async fn note_waste(tools: &Tools, message: &PartMessage, attempt: u32, spent: &Spent, error: &PartError) {
-    if !spent.total().is_zero() || matches!(error, PartError::Crash(_)) {
+    if !spent.total().is_zero() || matches!(error, PartError::Crash(_) | PartError::Device(_)) {
         note(tools, message, attempt, spent, error.kind()).await;
     }
 }
@@ -65,13 +66,13 @@ async fn note(tools: &Tools, PartMessage { job, part }: &PartMessage, attempt: u
     }
 }
 
-/// How often a part crashed so far, over all workers.
+/// How often a part came to an end of this kind so far, over all workers.
 ///
 /// # Errors
 /// The work store cannot be asked.
-pub async fn crashes(tools: &Tools, job: &JobId, part: PartId) -> Result<u32, PartError> {
+pub async fn failures(tools: &Tools, job: &JobId, part: PartId, kind: &str) -> Result<u32, PartError> {
     let name = part_name(part);
-    let count = wasted(tools, job).await?.iter().filter(|waste| waste.is_crash && waste.part == name).count();
+    let count = wasted(tools, job).await?.iter().filter(|waste| waste.kind == kind && waste.part == name).count();
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
@@ -96,7 +97,8 @@ pub async fn measure(tools: &Tools, accepted: &Accepted) -> Result<Usage, PartEr
     let mut usage = match packaged.map(|marker| marker.result) {
         Some(PartResult::Package { usage: Some(usage) }) => usage,
         _ => {
-            let markers = markers::all(tools, id).await?;
+            let class = class::in_force(work, accepted).await?;
+            let markers = markers::all(tools, id, class).await?;
             let plan = if markers.is_empty() { None } else { work.get_json(&Key::plan(id)).await? };
             let plan = match plan {
                 Some(plan) => Some(latest_revision(work, id, plan).await?.plan),
@@ -131,9 +133,9 @@ mod tests {
         spent.clone().add(Duration::from_micros(530_000));
         let name = |error: PartError| Waste::name(PartId::Encode(12), 3, spent.total(), error.kind());
         let crashed = name(PartError::Crash("died".into()));
-        let expected = Waste { part: "encode-00012".into(), cpu_ms: 1530, is_crash: true };
+        let expected = Waste { part: "encode-00012".into(), cpu_ms: 1530, kind: "crash".into() };
         assert_eq!(Waste::parse(&crashed), Some(expected), "{crashed}");
-        assert!(!Waste::parse(&name(PartError::Stopped)).unwrap().is_crash);
+        assert_eq!(Waste::parse(&name(PartError::Device("gone".into()))).unwrap().kind, "device");
         assert_ne!(name(PartError::Stopped), name(PartError::Stopped));
         for name in ["", "x", "encode-00012.3.many.crash.1", "a.b.c.d.e.f"] {
             assert_eq!(Waste::parse(name), None, "{name}");

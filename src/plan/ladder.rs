@@ -20,6 +20,8 @@ const CASCADE_RATIO: u32 = 2;
 pub struct Ladder {
     /// Largest first.
     pub rungs: Vec<Rung>,
+    /// What the preset wants of each.
+    pub goals: Vec<RungRule>,
     /// PQ or HLG becomes BT.709.
     pub tone_map: bool,
     /// The source frame is padded to even dimensions.
@@ -90,11 +92,13 @@ pub fn ladder(stream: &VideoStream, rules: &VideoRules) -> Ladder {
     sized.sort_by_key(|(size, _)| Reverse(u64::from(size.width) * u64::from(size.height)));
 
     let mut rungs: Vec<Rung> = Vec::with_capacity(sized.len());
+    let mut wanted = Vec::with_capacity(sized.len());
     for (size, goal) in sized {
         let rung = rung(stream, rules, &goal, &pixels, size, tone_map, &rungs);
         rungs.push(rung);
+        wanted.push(goal);
     }
-    Ladder { rungs, tone_map, pad_to_even: pad, notes }
+    Ladder { rungs, goals: wanted, tone_map, pad_to_even: pad, notes }
 }
 
 fn rung(

@@ -127,6 +127,7 @@ pub fn encode_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> Enco
         rungs: rungs_of_chunk(video, index),
         threads,
         verification: verification(video),
+        device: None,
     }
 }
 
@@ -301,6 +302,7 @@ fn video(stream: &VideoStream, rules: &VideoRules, preset: &Preset, notes: &mut 
         rungs: ladder.rungs,
         chunks: chunks::grid(stream, &preset.chunk, preset.packaging.segment_s),
         narrowband,
+        device: None,
     })
 }
 

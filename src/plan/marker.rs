@@ -1,6 +1,7 @@
 //! Parts and their markers.
 
 use super::Revision;
+use crate::job::Class;
 use crate::sandbox::protocol::{AnalyseReport, AudioReport, CalibrateReport, EncodeReport};
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,16 @@ impl PartId {
             PartId::Analyse(n) | PartId::Calibrate(n) | PartId::Encode(n) | PartId::Audio(n) | PartId::Repair(n) => Some(n),
             PartId::Probe | PartId::Survey | PartId::Decide | PartId::Verify | PartId::Package => None,
         }
+    }
+
+    /// Does it encode video for the customer? Then it is of a class.
+    pub fn encodes(self) -> bool {
+        matches!(self, PartId::Encode(_) | PartId::Repair(_))
+    }
+
+    /// The class that the part needs, of a job whose video is encoded in `encoders`.
+    pub fn class(self, encoders: Class) -> Class {
+        if self.encodes() { encoders } else { Class::Cpu }
     }
 
     /// The revision of the plan that the part makes: it runs no child, and running it again changes nothing.

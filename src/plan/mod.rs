@@ -5,6 +5,7 @@
 pub mod audio;
 pub mod chunks;
 pub mod decided;
+pub mod device;
 pub mod encoder;
 pub mod ladder;
 pub mod make;
@@ -15,9 +16,10 @@ pub mod preset;
 pub mod time;
 
 pub use decided::{Grounds, Revised, decided, surveyed, verified};
+pub use device::on_device;
 pub use make::{PlanError, analyse_task, audio_task, calibrate_task, encode_task, make, repair_task};
 
-use crate::job::OnDamage;
+use crate::job::{Class, OnDamage};
 use crate::probe::Clock;
 use preset::{DamageRules, Packaging};
 use serde::{Deserialize, Serialize};
@@ -66,6 +68,17 @@ pub struct VideoPlan {
     /// Content decides rungs and qualities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub narrowband: Option<NarrowbandPlan>,
+    /// The same rungs by the encoders of a device, which the job begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceRungs>,
+}
+
+/// A ladder for the encoders of one class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceRungs {
+    pub class: Class,
+    /// One for each of the plan's own, of the same name and size.
+    pub rungs: Vec<Rung>,
 }
 
 /// What is planned of a title whose content decides its ladder.
@@ -163,6 +176,17 @@ impl Plan {
     /// Rungs and qualities are decided: chunks can be encoded.
     pub fn is_decided(&self) -> bool {
         self.revision() >= Revision::Decided
+    }
+
+    /// The plan as it is worked by with the encoders of a class.
+    pub fn in_class(&self, class: Class) -> Plan {
+        let mut plan = self.clone();
+        if let Some(video) = &mut plan.video
+            && let Some(device) = video.device.take().filter(|device| device.class == class)
+        {
+            video.rungs = device.rungs;
+        }
+        plan
     }
 
     /// What analysis needs, where content decides the ladder.

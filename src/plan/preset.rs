@@ -1,5 +1,7 @@
 //! Presets: named recipes in TOML. Unknown fields are errors that name their path.
 
+use crate::job::Class;
+use crate::plan::device::{self, Equivalent};
 use crate::plan::narrowband::preset::NarrowbandRules;
 use crate::plan::time::Rational;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -114,6 +116,9 @@ pub struct VideoRules {
     pub upscale: bool,
     #[serde(default)]
     pub scaler: Scaler,
+    /// What stands for the encoder in other classes: `[video.equivalents.nvenc]`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub equivalents: BTreeMap<Class, Equivalent>,
     /// Largest first. None where content decides them.
     #[serde(default)]
     pub rungs: Vec<RungRule>,
@@ -358,6 +363,7 @@ impl VideoRules {
         if self.rungs.is_empty() || self.rungs.len() > 16 {
             return Err(("video.rungs".into(), "1 to 16 rungs".into()));
         }
+        device::check(self)?;
         let most_crf = if self.codec == VideoCodec::Av1 { 63.0 } else { 51.0 };
         for (i, rung) in self.rungs.iter().enumerate() {
             let goals = usize::from(rung.crf.is_some()) + usize::from(rung.kbps.is_some()) + usize::from(rung.lossless);

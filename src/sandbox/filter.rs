@@ -154,6 +154,20 @@ const NOT_THERE: &[i64] = &[
 /// Answered with EPERM: the caller does without.
 const REFUSED: &[i64] = &[libc::SYS_sched_setparam, libc::SYS_sched_setattr, libc::SYS_mlock];
 
+/// The same of a child with a device: drivers ask for these, and do without. They are not allowed by the list; here they must
+/// only not kill.
+const REFUSED_TO_DRIVERS: &[i64] = &[
+    libc::SYS_socket,
+    libc::SYS_connect,
+    libc::SYS_mknodat,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_memfd_create,
+    libc::SYS_eventfd2,
+    libc::SYS_pipe2,
+    libc::SYS_process_vm_readv,
+];
+
 /// Answered with success, and not done: wishes about where and how urgently threads run, which are the operator's to say.
 /// SVT-AV1 and x265 make them for each of their many threads; refused, they would fill the child's stderr with complaints,
 /// and the last words of a failure would be lost among them.
@@ -194,16 +208,19 @@ fn looked_at() -> Built<Rules> {
 }
 
 /// Allowed calls, and those that another filter answers with an error: here they must only not kill.
-fn allow_list() -> Built<Rules> {
+fn allow_list(with_device: bool) -> Built<Rules> {
     let mut rules = looked_at()?;
     let answered = [libc::SYS_prctl, libc::SYS_ioctl];
     for call in PLAIN.iter().chain(PLAIN_HERE).chain(NOT_THERE).chain(REFUSED).chain(IGNORED).chain(&answered) {
         rules.insert(*call, vec![]);
     }
+    if with_device {
+        rules.extend(whatever_the_arguments(REFUSED_TO_DRIVERS));
+    }
     Ok(rules)
 }
 
-fn answered_with_eperm() -> Built<Rules> {
+fn answered_with_eperm(with_device: bool) -> Built<Rules> {
     use SeccompCmpOp::{MaskedEq, Ne};
     let executable = || when(&[(2, MaskedEq(libc::PROT_EXEC as u64), libc::PROT_EXEC as u64)]);
     // Access mode 3 opens for neither reading nor writing, and so passes checks that look at those.
@@ -221,6 +238,13 @@ fn answered_with_eperm() -> Built<Rules> {
     #[cfg(target_arch = "x86_64")]
     rules.insert(libc::SYS_open, vec![no_mode(1)?]);
     rules.extend(whatever_the_arguments(REFUSED));
+    if with_device {
+        // A driver is loaded when the encoder is opened, and talks to its device by nothing else.
+        for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_ioctl] {
+            rules.remove(&call);
+        }
+        rules.extend(whatever_the_arguments(REFUSED_TO_DRIVERS));
+    }
     Ok(rules)
 }
 
@@ -232,18 +256,18 @@ fn compile(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Bu
     SeccompFilter::new(rules, otherwise, matched, std::env::consts::ARCH.try_into()?)?.try_into()
 }
 
-/// Lays the filters over this process. Whatever they do not name kills it (SIGSYS) from here on.
+/// Lays the filters over this process, with what a driver needs where it is to encode on a device. Whatever they do not name kills it (SIGSYS) from here on.
 ///
 /// # Errors
 /// The processor has no filter here (x86_64 and aarch64 do), or the kernel takes none.
-pub(super) fn install() -> Result<(), FilterError> {
+pub(super) fn install(with_device: bool) -> Result<(), FilterError> {
     let errno = |code: i32| SeccompAction::Errno(code.unsigned_abs());
     let programs = [
         compile(whatever_the_arguments(NOT_THERE), SeccompAction::Allow, errno(libc::ENOSYS))?,
         compile(whatever_the_arguments(IGNORED), SeccompAction::Allow, errno(0))?,
-        compile(answered_with_eperm()?, SeccompAction::Allow, errno(libc::EPERM))?,
+        compile(answered_with_eperm(with_device)?, SeccompAction::Allow, errno(libc::EPERM))?,
         // Last: after it, no more filters can be installed.
-        compile(allow_list()?, SeccompAction::KillProcess, SeccompAction::Allow)?,
+        compile(allow_list(with_device)?, SeccompAction::KillProcess, SeccompAction::Allow)?,
     ];
     for program in &programs {
         seccompiler::apply_filter_all_threads(program)?;
@@ -257,7 +281,7 @@ mod tests {
 
     #[test]
     fn no_call_that_leaves_the_jail_is_on_the_allow_list() {
-        let rules = allow_list().unwrap();
+        let rules = allow_list(false).unwrap();
         let banned = [
             libc::SYS_socket,
             libc::SYS_connect,
@@ -286,6 +310,12 @@ mod tests {
         for call in banned {
             assert!(!rules.contains_key(&call), "system call {call}");
         }
+        let (answered, with_device) = (answered_with_eperm(true).unwrap(), allow_list(true).unwrap());
+        for call in banned.iter().filter(|call| with_device.contains_key(call)) {
+            assert!(answered[call].is_empty(), "a driver is answered, and system call {call} is not made");
+        }
+        assert!(answered_with_eperm(false).unwrap()[&libc::SYS_ioctl].is_empty(), "without a device there is no ioctl");
+        assert!(!answered.contains_key(&libc::SYS_ioctl));
         assert!(!rules[&libc::SYS_clone].is_empty(), "clone is looked at");
         assert!(!rules[&libc::SYS_tgkill].is_empty(), "tgkill is looked at");
     }
@@ -293,9 +323,11 @@ mod tests {
     #[test]
     fn every_filter_compiles_within_what_the_kernel_takes() {
         // BPF_MAXINSNS of linux/bpf_common.h.
-        let kill = compile(allow_list().unwrap(), SeccompAction::KillProcess, SeccompAction::Allow).unwrap();
-        assert!(kill.len() <= 4096, "{} instructions", kill.len());
+        for with_device in [false, true] {
+            let kill = compile(allow_list(with_device).unwrap(), SeccompAction::KillProcess, SeccompAction::Allow).unwrap();
+            assert!(kill.len() <= 4096, "{} instructions", kill.len());
+            compile(answered_with_eperm(with_device).unwrap(), SeccompAction::Allow, SeccompAction::Errno(1)).unwrap();
+        }
         compile(whatever_the_arguments(NOT_THERE), SeccompAction::Allow, SeccompAction::Errno(38)).unwrap();
-        compile(answered_with_eperm().unwrap(), SeccompAction::Allow, SeccompAction::Errno(1)).unwrap();
     }
 }

@@ -19,6 +19,13 @@
 //! Beside scratch, the numbers of processors and memory nodes in `/sys` can be read: x265 asks for them.
 //! Landlock does not cover `stat`: that a file elsewhere exists, and its size, can be seen; its content cannot.
 //!
+//! **A child that encodes on a device**, which only a worker has whose settings name one, may open that device's files, and
+//! read the driver's libraries and the facts about it in `/sys` and `/proc`; its filter lets it talk to the device (`ioctl`),
+//! map what is executable. Of NVIDIA's the memory limit counts what
+//! can be written, for its driver reserves more addresses than any limit. That is more than other children may, and a driver is a large thing to let
+//! hostile media near: only the encoder is on the device, all decoding stays in software. Without Landlock such a child
+//! reaches level `Limits` alone.
+//!
 //! **Without Landlock** a system-call filter cannot tell one file name from another, so the scratch folder becomes the
 //! root (`chroot`, as root or in a user namespace of one's own). The capability to leave it is dropped in step 5, no
 //! descriptor of a folder outside is open, and the filter kills `chroot`, `fchdir` and `open_by_handle_at`. That is level
@@ -28,6 +35,7 @@
 
 use super::filter::{self, FilterError};
 use super::protocol::{Access, JailLevel, Limits, Order};
+use crate::job::Class;
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetError, RulesetStatus, Scope,
@@ -47,6 +55,14 @@ const LANDLOCK_ABI: ABI = ABI::V9;
 /// Read-only beside scratch: how many processors and memory nodes there are. Without it x265 3.5 makes no thread pool and
 /// turns wpp off, which changes the stream.
 const TOPOLOGY: [&str; 2] = ["/sys/devices/system/cpu", "/sys/devices/system/node"];
+/// Read-only, for a child that encodes on a device: the driver's libraries, which are loaded when the encoder is opened, and
+/// what they read of the device.
+const DRIVER_FOLDERS: [&str; 8] =
+    ["/lib", "/usr/lib", "/usr/share", "/proc/driver/nvidia", "/proc/self", "/sys/bus/pci", "/sys/dev/char", "/sys/devices"];
+const DRIVER_FACTS: [&str; 4] = ["/etc/ld.so.cache", "/proc/devices", "/proc/modules", "/proc/cpuinfo"];
+/// What counts as a child's memory where the driver reserves far more addresses than it will ever use, as NVIDIA's does:
+/// what can be written.
+const RESERVING_MEMORY: Resource = Resource::RLIMIT_DATA;
 /// Descriptors a child may hold; `RLIMIT_NOFILE`.
 const MAX_DESCRIPTORS: u64 = 64;
 /// Seconds from SIGXCPU, which names the cause, to the SIGKILL that nothing can catch.
@@ -117,7 +133,9 @@ pub fn enter(order: &Order) -> Result<Jailed, JailError> {
     prctl::set_no_new_privs().map_err(JailError::NoNewPrivileges)?;
     // 4
     let mut scratch = PathBuf::from(&order.scratch);
-    let fence = fence(&scratch).map_err(JailError::Landlock)?;
+    let device = order.task.device().filter(|device| !device.files.is_empty());
+    let devices = device.map_or(&[][..], |device| device.files.as_slice());
+    let fence = fence(&scratch, devices).map_err(JailError::Landlock)?;
     if fence == Fence::Root {
         scratch = PathBuf::from("/");
     }
@@ -132,11 +150,12 @@ pub fn enter(order: &Order) -> Result<Jailed, JailError> {
     // 7
     prctl::set_dumpable(false).map_err(JailError::Dumpable)?;
     // 8
-    for (resource, soft, hard) in resource_limits(&order.limits) {
+    let memory = if device.is_some_and(|device| device.class == Class::Nvenc) { RESERVING_MEMORY } else { Resource::RLIMIT_AS };
+    for (resource, soft, hard) in resource_limits(&order.limits, memory) {
         limit(resource, soft, hard).map_err(|error| JailError::ResourceLimit(resource, error))?;
     }
     // 9
-    let filtered = match filter::install() {
+    let filtered = match filter::install(!devices.is_empty()) {
         Ok(()) => true,
         Err(_) if order.minimum_jail == JailLevel::Limits => false,
         Err(error) => return Err(JailError::Filter(error)),
@@ -172,15 +191,16 @@ fn close_range(first: u32, last: u32) -> Result<(), Errno> {
 }
 
 /// Keeps file names inside `scratch` by the best means there is.
-fn fence(scratch: &Path) -> Result<Fence, String> {
-    let laid = landlock(scratch).map_err(|error| error.to_string())?;
+fn fence(scratch: &Path, devices: &[String]) -> Result<Fence, String> {
+    let laid = landlock(scratch, devices).map_err(|error| error.to_string())?;
     if laid.ruleset != RulesetStatus::NotEnforced {
         return Ok(Fence::Landlock);
     }
-    Ok(if change_root(scratch).is_ok() { Fence::Root } else { Fence::None })
+    // Below another root there is no driver.
+    Ok(if devices.is_empty() && change_root(scratch).is_ok() { Fence::Root } else { Fence::None })
 }
 
-fn landlock(scratch: &Path) -> Result<RestrictionStatus, Box<dyn std::error::Error>> {
+fn landlock(scratch: &Path, devices: &[String]) -> Result<RestrictionStatus, Box<dyn std::error::Error>> {
     let all = AccessFs::from_all(LANDLOCK_ABI);
     // Files and folders, and nothing that is run, listens or stands for a device.
     let special = AccessFs::Execute
@@ -193,6 +213,13 @@ fn landlock(scratch: &Path) -> Result<RestrictionStatus, Box<dyn std::error::Err
         | AccessFs::ResolveUnix;
     let topology = TOPOLOGY.iter().filter_map(|folder| PathFd::new(folder).ok());
     let readable = AccessFs::ReadFile | AccessFs::ReadDir;
+    let of_driver = |paths: &'static [&'static str]| {
+        let wanted = if devices.is_empty() { &[][..] } else { paths };
+        wanted.iter().filter_map(|path| PathFd::new(path).ok())
+    };
+    let (drivers, facts) = (of_driver(&DRIVER_FOLDERS), of_driver(&DRIVER_FACTS));
+    let usable = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+    let devices = devices.iter().filter_map(|file| PathFd::new(file).ok());
     let status = Ruleset::default()
         .handle_access(all)?
         .handle_access(AccessNet::from_all(LANDLOCK_ABI))?
@@ -200,6 +227,9 @@ fn landlock(scratch: &Path) -> Result<RestrictionStatus, Box<dyn std::error::Err
         .create()?
         .add_rule(PathBeneath::new(PathFd::new(scratch)?, all & !special))?
         .add_rules(topology.map(|folder| Ok::<_, RulesetError>(PathBeneath::new(folder, readable))))?
+        .add_rules(drivers.map(|folder| Ok::<_, RulesetError>(PathBeneath::new(folder, readable | AccessFs::Execute))))?
+        .add_rules(facts.map(|file| Ok::<_, RulesetError>(PathBeneath::new(file, AccessFs::ReadFile))))?
+        .add_rules(devices.map(|file| Ok::<_, RulesetError>(PathBeneath::new(file, usable))))?
         .restrict_self()?;
     Ok(status)
 }
@@ -228,9 +258,9 @@ fn drop_capabilities() -> Result<(), Errno> {
 }
 
 /// Each limit with its soft and hard value.
-fn resource_limits(limits: &Limits) -> [(Resource, u64, u64); 6] {
+fn resource_limits(limits: &Limits, memory: Resource) -> [(Resource, u64, u64); 6] {
     [
-        (Resource::RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
+        (memory, limits.memory_bytes, limits.memory_bytes),
         (Resource::RLIMIT_FSIZE, limits.scratch_bytes, limits.scratch_bytes),
         (Resource::RLIMIT_CPU, limits.cpu_s, limits.cpu_s.saturating_add(CPU_GRACE_S)),
         (Resource::RLIMIT_NOFILE, MAX_DESCRIPTORS, MAX_DESCRIPTORS),

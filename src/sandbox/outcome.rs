@@ -85,7 +85,9 @@ impl Outcome {
                     Disposition::Reject
                 }
                 RefusalReason::Input => Disposition::Retry,
-                RefusalReason::Memory | RefusalReason::Jail | RefusalReason::Internal => Disposition::Crash,
+                RefusalReason::Memory | RefusalReason::Jail | RefusalReason::Device | RefusalReason::Internal => {
+                    Disposition::Crash
+                }
             },
             Outcome::FileTooLarge => Disposition::Reject,
             Outcome::InputFailed(_) | Outcome::SpawnFailed(_) => Disposition::Retry,
@@ -98,6 +100,17 @@ impl Outcome {
             | Outcome::Deadline
             | Outcome::Stalled
             | Outcome::Protocol(_) => Disposition::Crash,
+        }
+    }
+
+    /// Of a child that encodes on a device: may that be the device's fault? What was said of the media, its bytes or the
+    /// limits is not.
+    pub fn blames_encoder(&self) -> bool {
+        match self {
+            Outcome::Refused(refusal) => {
+                matches!(refusal.reason, RefusalReason::Settings | RefusalReason::Device | RefusalReason::Internal)
+            }
+            outcome => outcome.disposition() == Disposition::Crash,
         }
     }
 

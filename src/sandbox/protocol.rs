@@ -5,11 +5,14 @@
 //! lengths are capped before anything is allocated, and a message that does not parse ends the child.
 
 mod content;
+mod device;
 
 pub use content::{
     AnalyseReport, AnalyseSpent, AnalyseTask, Beginning, CalibrateReport, CalibrateTask, Measured, SizedPoint, Texture,
     Verification,
 };
+
+pub use device::Device;
 
 use crate::plan::time::Rational;
 use crate::plan::{AudioPlan, Chunk, Filters, Rung};
@@ -114,6 +117,14 @@ impl Task {
             Task::Still(_) => "still",
         }
     }
+
+    /// The device that the task needs.
+    pub fn device(&self) -> Option<&Device> {
+        match self {
+            Task::Encode(task) => task.device.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// The scratch file in which a probe leaves the packet table of a stream.
@@ -148,6 +159,9 @@ pub struct EncodeTask {
     /// The top rung is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
+    /// What encodes the rungs, where that is a device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
 }
 
 /// Encode one audio rendition over the whole source.
@@ -235,6 +249,8 @@ pub enum RefusalReason {
     Memory,
     /// The encoder would not take the settings.
     Settings,
+    /// The device is not there, or failed.
+    Device,
     /// The jail stopped the child or could not be built.
     Jail,
     /// Bytes of the input could not be had.

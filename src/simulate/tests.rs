@@ -9,6 +9,10 @@ fn settings(slots: usize) -> WorkerSettings {
     WorkerSettings {
         name: "simulated".into(),
         slots,
+        software: true,
+        devices: Vec::new(),
+        device_rules: Default::default(),
+        self_test: false,
         lanes: LaneWeights { high: 6, normal: 3, low: 1 },
         attempts: 5,
         outage_attempts: 120,

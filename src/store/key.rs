@@ -2,7 +2,7 @@
 
 mod fleet;
 
-use crate::job::JobId;
+use crate::job::{Class, JobId};
 use crate::plan::Revision;
 use crate::plan::marker::PartId;
 
@@ -72,6 +72,29 @@ impl Key {
     /// The part whose marker has this path.
     pub fn part_of_marker(job: &JobId, path: &str) -> Option<PartId> {
         path.strip_prefix(&Self::markers(job))?.strip_suffix(".json")?.parse().ok()
+    }
+
+    /// Says that a part is done; of a chunk, by the encoders of a class. Each class has its own.
+    pub fn marker_in(job: &JobId, class: Class, part: PartId) -> Self {
+        if part.encodes() && class.is_device() {
+            return Self::work(job, &format!("done-{class}/{part}.json"));
+        }
+        Self::marker(job, part)
+    }
+
+    /// The folder of the markers of chunks that were encoded in a class of devices.
+    pub fn markers_in(job: &JobId, class: Class) -> String {
+        if class.is_device() { format!("jobs/{job}/done-{class}/") } else { Self::markers(job) }
+    }
+
+    /// The part whose marker, in this class, has this path.
+    pub fn part_of_marker_in(job: &JobId, class: Class, path: &str) -> Option<PartId> {
+        path.strip_prefix(&Self::markers_in(job, class))?.strip_suffix(".json")?.parse().ok()
+    }
+
+    /// Says that a job that began on a device is encoded in software.
+    pub fn fallback(job: &JobId) -> Self {
+        Self::work(job, "fallback.json")
     }
 
     /// A note on one attempt that came to nothing; the name says what it cost.
@@ -183,6 +206,10 @@ mod tests {
             (Key::marker(&job(), PartId::Decide), "jobs/talk-1/done/decide.json"),
             (Key::marker(&job(), PartId::Encode(12)), "jobs/talk-1/done/encode/00012.json"),
             (Key::marker(&job(), PartId::Probe), "jobs/talk-1/done/probe.json"),
+            (Key::marker_in(&job(), Class::Nvenc, PartId::Encode(12)), "jobs/talk-1/done-nvenc/encode/00012.json"),
+            (Key::marker_in(&job(), Class::Cpu, PartId::Encode(12)), "jobs/talk-1/done/encode/00012.json"),
+            (Key::marker_in(&job(), Class::Nvenc, PartId::Audio(0)), "jobs/talk-1/done/audio/00000.json"),
+            (Key::fallback(&job()), "jobs/talk-1/fallback.json"),
             (Key::cancel(&job()), "jobs/talk-1/cancel.json"),
             (Key::result(&job()), "jobs/talk-1/result.json"),
         ];
@@ -196,6 +223,9 @@ mod tests {
         for part in [PartId::Probe, PartId::Analyse(2), PartId::Survey, PartId::Repair(7), PartId::Audio(1), PartId::Package] {
             assert_eq!(Key::part_of_marker(&job(), Key::marker(&job(), part).path()), Some(part));
         }
+        let on_device = Key::marker_in(&job(), Class::Qsv, PartId::Encode(2));
+        assert_eq!(Key::part_of_marker_in(&job(), Class::Qsv, on_device.path()), Some(PartId::Encode(2)));
+        assert_eq!(Key::part_of_marker(&job(), on_device.path()), None, "no class takes another's for its own");
         assert_eq!(Key::part_of_marker(&job(), "jobs/other/done/probe.json"), None);
         assert_eq!(Key::part_of_marker(&job(), "jobs/talk-1/done/probe.json.tmp"), None);
     }

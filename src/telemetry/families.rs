@@ -148,6 +148,8 @@ impl Common {
 pub(super) struct Work {
     pub slots: IntGaugeVec,
     pub slots_busy: IntGaugeVec,
+    pub encoders: IntGaugeVec,
+    pub quarantines: IntCounterVec,
     pub draining: IntGauge,
     pub parts_started: IntCounterVec,
     pub parts_ended: IntCounterVec,
@@ -172,6 +174,16 @@ impl Work {
         Self {
             slots: make.gauges("narrows_slots", "Children that may run at once.", &["class"]),
             slots_busy: make.gauges("narrows_slots_busy", "Slots that are at work.", &["class"]),
+            encoders: make.gauges(
+                "narrows_encoder_available",
+                "Whether this encoder passed its last self-test and is used: 1, or 0.",
+                &["encoder", "class"],
+            ),
+            quarantines: make.counters(
+                "narrows_device_quarantines_total",
+                "How often a device failed at a chunk and was left alone until a self-test.",
+                &["class"],
+            ),
             draining: make.gauge("narrows_worker_draining", "Whether nothing further is taken: 1, or 0."),
             parts_started: make.counters("narrows_parts_started_total", "Deliveries of parts that were begun.", &["kind"]),
             parts_ended: make.counters(

@@ -38,6 +38,9 @@ const HEIGHTS: [(u32, &str); 10] = [
 ];
 /// Codecs by their names in a bill; others are `other`.
 const CODECS: [&str; 4] = ["h264", "h265", "av1", "aac"];
+/// Encoders by libavcodec's names; others are `other`.
+const ENCODERS: [&str; 9] =
+    ["libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "h264_vaapi", "hevc_vaapi", "h264_qsv", "hevc_qsv"];
 /// What is asked of stores.
 const OPERATIONS: [&str; 7] = ["get", "stat", "list", "put", "upload", "delete", "read"];
 /// Parts and tasks of which there is a series from the start: a rate cannot see the first of something.
@@ -177,11 +180,6 @@ impl Metrics {
     }
 }
 
-/// The class whose slots a worker has: there is one.
-fn class() -> &'static str {
-    Class::Cpu.name()
-}
-
 fn height(lines: u32) -> &'static str {
     HEIGHTS.iter().find(|(standard, _)| lines <= *standard).map_or("above", |(_, name)| *name)
 }
@@ -243,17 +241,29 @@ impl Observer for Metrics {
         self.common.store_written.inc_by(bytes);
     }
 
-    fn slots(&self, total: usize) {
-        self.work.slots.with_label_values(&[class()]).set(gauge(total as u64));
-        self.work.slots_busy.with_label_values(&[class()]).set(0);
+    fn slots(&self, class: &'static str, total: usize) {
+        self.work.slots.with_label_values(&[class]).set(gauge(total as u64));
+        self.work.slots_busy.with_label_values(&[class]).set(0);
+        if class != Class::Cpu.name() {
+            self.work.quarantines.with_label_values(&[class]).inc_by(0);
+        }
     }
 
-    fn slot_taken(&self) {
-        self.work.slots_busy.with_label_values(&[class()]).inc();
+    fn slot_taken(&self, class: &'static str) {
+        self.work.slots_busy.with_label_values(&[class]).inc();
     }
 
-    fn slot_freed(&self) {
-        self.work.slots_busy.with_label_values(&[class()]).dec();
+    fn slot_freed(&self, class: &'static str) {
+        self.work.slots_busy.with_label_values(&[class]).dec();
+    }
+
+    fn encoder(&self, encoder: &str, class: &'static str, is_available: bool) {
+        let encoder = ENCODERS.into_iter().find(|known| *known == encoder).unwrap_or("other");
+        self.work.encoders.with_label_values(&[encoder, class]).set(i64::from(is_available));
+    }
+
+    fn device_quarantined(&self, class: &'static str) {
+        self.work.quarantines.with_label_values(&[class]).inc();
     }
 
     fn draining(&self) {

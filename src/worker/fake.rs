@@ -248,11 +248,12 @@ fn encode(task: &EncodeTask, scratch: &Path) -> EncodeReport {
         std::fs::write(scratch.join(&name), &body).unwrap();
         (name, body.len() as u64)
     };
+    let by = if task.device.is_some() { " by a device" } else { "" };
     let rungs = task.rungs.iter().map(|rung| {
-        let (file, bytes) = write(format!("{}-init.mp4", rung.name), format!("init of {}", rung.name));
+        let (file, bytes) = write(format!("{}-init.mp4", rung.name), format!("init of {}{by}", rung.name));
         let init = InitSegment { file, bytes, codecs: "avc1.64001f".into(), timescale: task.timescale };
         let segments = starts.iter().zip(&ends).zip(*first_segment..).map(|((from, to), index)| {
-            let (file, bytes) = write(format!("{}-{index}.m4s", rung.name), format!("{} from {from} to {to}", rung.name));
+            let (file, bytes) = write(format!("{}-{index}.m4s", rung.name), format!("{} from {from} to {to}{by}", rung.name));
             Segment { index, file, bytes, time: time(*from), duration: time(*to) - time(*from), samples: (to - from) as u64 }
         });
         let segments: Vec<Segment> = segments.collect();

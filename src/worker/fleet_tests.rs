@@ -4,15 +4,15 @@ use super::fake::{Act, FakeChildren, Process, Site, id, job};
 use super::settings::STOP_GRACE;
 use super::settings::fixture::settings;
 use super::*;
-use crate::broker::{Broker, Class};
-use crate::event::{Event, rejected_stream};
+use crate::broker::Broker;
+use crate::event::{Cause, Event, Fact, Failure, rejected_stream};
 use crate::job::Lane;
 use crate::part::accept::{self, Submission};
 use crate::part::accepted::Accepted;
 use crate::part::finish::JobResult;
 use crate::part::report::JobReport;
 use crate::part::scratch::{ScratchFolder, ScratchLimits};
-use crate::part::{Attempt, Settings, Spent, Tools};
+use crate::part::{Attempt, Settings};
 use crate::plan::marker::{Marker, PartId};
 use crate::store::key::Key;
 use crate::tenant::{Frozen, NOBODY, SubmitRules, TenantSettings, Tenants};
@@ -411,7 +411,8 @@ async fn copies_of_a_part_that_is_under_way_wait_for_it_and_are_settled_with_it(
 /// Does one part outside of any worker, as its attempt number `number`, given out before.
 async fn alone(tools: Tools, part: PartId, number: u32) {
     let (_stopper, stop) = shutdown::channel();
-    let attempt = Attempt { part, number, redelivered: true, permit: None, stop, spent: Spent::default() };
+    let (class, device, spent) = (Class::Cpu, None, Spent::default());
+    let attempt = Attempt { part, class, device, number, redelivered: true, permit: None, stop, spent };
     crate::part::run(&tools, &PartMessage { job: id(), part }, attempt).await.unwrap();
 }
 

@@ -1,5 +1,6 @@
 //! The permit first, then the delivery: the task that takes work off the queues, and nothing that cannot start now.
 
+use super::devices::Device;
 use super::health::Health;
 use super::lanes::Rota;
 use crate::broker::{Broker, BrokerError, Delivery, Intake, Queue};
@@ -30,6 +31,8 @@ pub(super) struct Permits {
 pub(super) struct Taken {
     pub delivery: Delivery,
     pub permits: Permits,
+    /// That it is to be encoded on.
+    pub device: Option<Arc<Device>>,
 }
 
 /// Takes deliveries, as there are permits.
@@ -39,6 +42,8 @@ pub(super) struct Taker {
     pub rota: Rota<Queue>,
     pub health: Health,
     pub observer: Arc<dyn Observer>,
+    /// For which it takes; none: software.
+    pub device: Option<Arc<Device>>,
     slots: Arc<Semaphore>,
     open: Arc<Semaphore>,
 }
@@ -47,7 +52,7 @@ impl Taker {
     pub fn new(tools: &Tools, rota: Rota<Queue>, slots: usize, health: Health) -> Self {
         let (broker, scratch) = (tools.broker.clone(), tools.settings.scratch.clone());
         let (open, slots) = (Arc::new(Semaphore::new(slots * OPEN_PER_SLOT)), Arc::new(Semaphore::new(slots)));
-        Self { broker, scratch, rota, health, observer: tools.observer.clone(), slots, open }
+        Self { broker, scratch, rota, health, observer: tools.observer.clone(), device: None, slots, open }
     }
 
     /// Takes deliveries until it is asked to stop, or nobody takes them any more.
@@ -67,7 +72,7 @@ impl Taker {
         result
     }
 
-    async fn take_for_ever(&mut self, intake: &mut dyn Intake, out: &mpsc::Sender<Taken>) -> Result<(), BrokerError> {
+    pub async fn take_for_ever(&mut self, intake: &mut dyn Intake, out: &mpsc::Sender<Taken>) -> Result<(), BrokerError> {
         loop {
             let permits = match self.permits_now() {
                 Some(permits) => permits,
@@ -81,7 +86,7 @@ impl Taker {
             match intake.take(&self.rota.order()).await {
                 Ok(delivery) => {
                     self.rota.served(delivery.queue);
-                    if out.send(Taken { delivery, permits }).await.is_err() {
+                    if out.send(Taken { delivery, permits, device: self.device.clone() }).await.is_err() {
                         return Ok(());
                     }
                 }
@@ -94,6 +99,11 @@ impl Taker {
         }
     }
 
+    /// The right to run a child, for what is no delivery.
+    pub async fn slot(&self) -> OwnedSemaphorePermit {
+        self.slots.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
     fn permits_now(&self) -> Option<Permits> {
         let open = self.open.clone().try_acquire_owned().ok()?;
         let slot = self.slots.clone().try_acquire_owned().ok()?;
@@ -102,7 +112,7 @@ impl Taker {
 
     async fn permits(&self) -> Permits {
         let open = self.open.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let slot = self.slot().await;
         Permits { slot, open }
     }
 

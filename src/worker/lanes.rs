@@ -50,6 +50,11 @@ impl Rota<Queue> {
         let of = |lane| [Queue::Jobs(lane), Queue::Work(Class::Cpu, lane)].map(|queue| (queue, weights.of(lane)));
         Self::new(Lane::ALL.into_iter().flat_map(of))
     }
+
+    /// The parts of one class of devices, of every lane.
+    pub fn of_class(class: Class, weights: LaneWeights) -> Self {
+        Self::new(Lane::ALL.into_iter().map(|lane| (Queue::Work(class, lane), weights.of(lane))))
+    }
 }
 
 impl<T: Copy + PartialEq> Rota<T> {
@@ -120,6 +125,8 @@ mod tests {
         assert_eq!(order.len(), 6);
         assert_eq!(order[..2], [Queue::Jobs(Lane::High), Queue::Work(Class::Cpu, Lane::High)]);
         assert_eq!(order[4..], [Queue::Jobs(Lane::Low), Queue::Work(Class::Cpu, Lane::Low)]);
+        let device = Rota::of_class(Class::Qsv, LaneWeights { high: 6, normal: 3, low: 1 }).order();
+        assert_eq!(device, Lane::ALL.map(|lane| Queue::Work(Class::Qsv, lane)));
     }
 
     proptest! {

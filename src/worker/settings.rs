@@ -1,6 +1,8 @@
 //! How much a worker does, how often it tries, and how it leaves.
 
+use super::devices::DeviceSettings;
 use super::lanes::LaneWeights;
+use crate::part::class::DeviceRules;
 use std::time::Duration;
 
 /// How long uploads have to end once children are killed.
@@ -13,6 +15,13 @@ pub struct WorkerSettings {
     pub name: String,
     /// Children at once.
     pub slots: usize,
+    /// Does it take submissions, and parts that need no device?
+    pub software: bool,
+    pub devices: Vec<DeviceSettings>,
+    /// How devices are dealt with.
+    pub device_rules: DeviceRules,
+    /// Software encoders are tried at the start.
+    pub self_test: bool,
     pub lanes: LaneWeights,
     /// Crashes of one part, over all workers, before its job fails.
     pub attempts: u32,
@@ -51,6 +60,10 @@ pub(super) mod fixture {
         WorkerSettings {
             name: "tester".into(),
             slots: 2,
+            software: true,
+            devices: Vec::new(),
+            device_rules: DeviceRules::default(),
+            self_test: false,
             lanes: LaneWeights { high: 6, normal: 3, low: 1 },
             attempts: 3,
             outage_attempts: 20,

@@ -317,7 +317,7 @@ async fn a_delivery_that_is_open_for_longer_than_it_may_take_is_stuck() {
     let mut worker = Worker::new(site.start(&children).tools.clone(), settings());
     let task = worker.running.spawn(std::future::pending());
     let ((stopper, _), since) = (shutdown::channel(), tokio::time::Instant::now());
-    worker.open.insert(task.id(), Open { part: None, since, stopper, copies: Vec::new(), _permit: None });
+    worker.open.insert(task.id(), Open { class: Class::Cpu, part: None, since, stopper, copies: Vec::new(), _permit: None });
     let longest = settings().part_deadline + LAST_WORDS + ROUND_ABOUT;
     assert_eq!(worker.stuck(since + longest), 0);
     assert_eq!(worker.stuck(since + longest + Duration::from_millis(1)), 1);

@@ -32,8 +32,9 @@ impl Verdict {
     }
 }
 
-/// Of a part, at its attempt number `attempt`, that crashed `crashes` times so far, this time among them.
-pub fn of_part(error: PartError, attempt: u32, crashes: u32, settings: &WorkerSettings) -> Verdict {
+/// Of a part, at its attempt number `attempt`, that crashed, or failed on devices, `failures` times so far, this time among
+/// them.
+pub fn of_part(error: PartError, attempt: u32, failures: u32, settings: &WorkerSettings) -> Verdict {
     let again = |reason: String, wait: u32| Verdict::Again { after: settings.wait_after(wait), reason };
     let fail = |message: String| Verdict::Fail(Failure { cause: Cause::Internal, message });
     match error {
@@ -41,8 +42,10 @@ pub fn of_part(error: PartError, attempt: u32, crashes: u32, settings: &WorkerSe
         PartError::Stopped => Verdict::GiveBack,
         PartError::Poison(reason) => Verdict::Bury(reason),
         PartError::Reject(failure) => Verdict::Fail(failure),
-        PartError::Crash(reason) if crashes >= settings.attempts => fail(format!("{reason} (attempt {attempt}, the last)")),
-        PartError::Crash(reason) => again(reason, crashes),
+        PartError::Crash(reason) | PartError::Device(reason) if failures >= settings.attempts => {
+            fail(format!("{reason} (attempt {attempt}, the last)"))
+        }
+        PartError::Crash(reason) | PartError::Device(reason) => again(reason, failures),
         PartError::Retry(reason) if attempt >= settings.outage_attempts => {
             fail(format!("{reason} (attempt {attempt}, the last)"))
         }

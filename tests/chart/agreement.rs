@@ -220,6 +220,27 @@ fn a_pool_is_scaled_by_the_queues_that_it_takes_from() {
 }
 
 #[test]
+fn a_pool_with_a_device_takes_its_chunks_alone_and_everybody_knows_its_class() {
+    let rendered = with(&json!({ "workers": { "vaapi": { "enabled": true }, "nvenc": { "enabled": true, "slots": 3 } } }));
+    let mut seen = 0;
+    for pod in rendered.roles() {
+        let config = config_of(&rendered, &pod);
+        assert_eq!(config.devices.classes, [Class::Nvenc, Class::Vaapi], "{}", pod.name);
+        let devices: Vec<_> = config.worker.devices.iter().map(|d| (d.class, d.sessions, d.path.clone())).collect();
+        let expected = match pod.name {
+            "fleet-narrows-worker-nvenc" => vec![(Class::Nvenc, 3, None)],
+            "fleet-narrows-worker-vaapi" => vec![(Class::Vaapi, 4, None)],
+            _ => Vec::new(),
+        };
+        assert_eq!((config.worker.software, &devices), (expected.is_empty(), &expected), "{}", pod.name);
+        seen += devices.len();
+    }
+    assert_eq!(seen, 2);
+    let none = with(&json!({}));
+    assert!(config_of(&none, &worker(&none)).devices.classes.is_empty());
+}
+
+#[test]
 fn new_settings_make_new_pods_and_the_same_settings_do_not() {
     let sum = |values: Value, role: &str| {
         let rendered = with(&values);

@@ -38,6 +38,12 @@ fn a_value_that_does_not_exist_is_refused_at_every_level() {
 }
 
 #[test]
+fn a_pool_whose_class_no_job_is_sent_to_is_refused() {
+    let nvenc = json!({ "workers": { "nvenc": { "enabled": true } }, "config": { "devices": { "classes": ["qsv"] } } });
+    refused(&[(nvenc, "no job would be sent there")]);
+}
+
+#[test]
 fn a_time_to_stop_that_is_too_short_is_refused() {
     let worker = |values: Value| json!({ "workers": { "cpu": values } });
     let drain = |seconds: u32| json!({ "worker": { "drain_s": seconds } });

@@ -8,8 +8,11 @@ use std::collections::BTreeSet;
 /// A field that no section has.
 const NONE: &str = "no_such_field";
 /// What the chart computes; refused in `config`.
-const COMPUTED: [(&str, &[&str]); 3] =
-    [("worker", &["name", "slots", "listen"]), ("scratch", &["folder", "worker_bytes"]), ("coordinator", &["listen"])];
+const COMPUTED: [(&str, &[&str]); 3] = [
+    ("worker", &["name", "slots", "software", "listen"]),
+    ("scratch", &["folder", "worker_bytes"]),
+    ("coordinator", &["listen"]),
+];
 
 /// The fields that a section of the program's settings has: it names them when it is given another.
 fn fields(section: &str) -> BTreeSet<String> {

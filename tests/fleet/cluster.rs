@@ -199,6 +199,14 @@ impl Cluster {
         Server::start(&self.home, &format!("worker-{n}"), &mut command)
     }
 
+    /// One more worker, with settings of its own by the environment, and its pages on a port.
+    #[track_caller]
+    pub fn worker_with(&self, n: usize, page: u16, environment: &[(&str, String)]) -> Server {
+        let mut command = self.role("worker", n);
+        command.env("NARROWS_WORKER__LISTEN", format!("127.0.0.1:{page}")).envs(environment.iter().cloned());
+        Server::start(&self.home, &format!("worker-{n}"), &mut command)
+    }
+
     /// Coordinator number `n`, started now.
     #[track_caller]
     pub fn coordinator(&self, n: usize) -> Server {

@@ -16,7 +16,7 @@ use std::time::Duration;
 const ENDS_WITHIN: Duration = Duration::from_secs(120);
 
 /// Everything under a prefix of the customers' bucket, as files.
-async fn fetch(cluster: &Cluster, prefix: &str, folder: &Path) {
+pub async fn fetch(cluster: &Cluster, prefix: &str, folder: &Path) {
     let media = cluster.bucket(MEDIA);
     for entry in media.list_with(prefix).recursive(true).await.unwrap() {
         if entry.metadata().is_file() {
@@ -28,7 +28,7 @@ async fn fetch(cluster: &Cluster, prefix: &str, folder: &Path) {
 }
 
 /// Frames that ffmpeg decodes of the best rendition; it may complain of nothing.
-fn decoded_frames(manifest: &Path) -> u64 {
+pub fn decoded_frames(manifest: &Path) -> u64 {
     let mut command = Command::new("ffmpeg");
     command.args(["-v", "error", "-nostats", "-progress", "pipe:1", "-i"]).arg(manifest);
     let output = command.args(["-map", "0:v:0", "-f", "null", "-"]).output().expect("ffmpeg is installed (make setup)");
@@ -133,7 +133,7 @@ fn in_order(received: &[crate::common::receiver::Received], ids: &[String]) {
 }
 
 /// Nobody looks after any job any more.
-async fn wait_until_settled(cluster: &Cluster) {
+pub async fn wait_until_settled(cluster: &Cluster) {
     let settled = async {
         while !cluster.work_list("open/").await.is_empty() || !cluster.work_list("settling/").await.is_empty() {
             tokio::time::sleep(Duration::from_millis(200)).await;

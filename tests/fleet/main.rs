@@ -9,6 +9,7 @@ mod bad_input;
 mod checker;
 #[allow(dead_code, reason = "the bench uses more of it")]
 mod cluster;
+mod devices;
 mod end_to_end;
 mod monitoring;
 mod regressions;

@@ -35,7 +35,33 @@ alone: a worker, which starts what reads hostile media, has none of it.
   "scratch" (dict "folder" (include "narrows.scratchFolder" .) "worker_bytes" $room)
   "limits" (dict "scratch_bytes" (min $room (int64 $config.limits.scratch_bytes)))
 -}}
+{{- $_ := set $config "devices" (include "narrows.devices" (dict "root" .root "config" $config) | fromJson) -}}
+{{- $worker := get $computed "worker" -}}
+{{- if ne .pool.class "cpu" -}}
+{{- if not (has .pool.class $config.devices.classes) -}}
+{{- fail (printf "workers.%s.class: is %q, which is not in config.devices.classes: no job would be sent there" .name .pool.class) -}}
+{{- end -}}
+{{/* Only what needs a device: submissions and all else are for the pools of class cpu, as are the queues they scale by. */}}
+{{- $_ := set $worker "software" false -}}
+{{- if not (hasKey (default dict $config.worker) "devices") -}}
+{{- $_ := set $worker "devices" (list (dict "class" .pool.class "sessions" (int64 .pool.slots))) -}}
+{{- end -}}
+{{- end -}}
 {{- mergeOverwrite $config $computed | toJson -}}
+{{- end -}}
+
+{{/*
+What the fleet has beside software encoders, as JSON: the classes of the pools that are enabled, unless the settings say.
+Takes root and config.
+*/}}
+{{- define "narrows.devices" -}}
+{{- $classes := list -}}
+{{- range $class := list "nvenc" "qsv" "vaapi" -}}
+{{- range $pool := include "narrows.pools" $.root | fromJson -}}
+{{- if eq $pool.class $class -}}{{- $classes = append $classes $class | uniq -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- mergeOverwrite (dict "classes" $classes) (default dict .config.devices) | toJson -}}
 {{- end -}}
 
 {{/* A coordinator's settings as JSON. Takes the root. */}}
@@ -51,6 +77,7 @@ alone: a worker, which starts what reads hostile media, has none of it.
 {{- end -}}
 {{- $_ := unset $config "scratch" -}}
 {{- $_ := unset $config "limits" -}}
+{{- $_ := set $config "devices" (include "narrows.devices" (dict "root" . "config" $config) | fromJson) -}}
 {{- $listen := printf "%s:%d" .Values.ports.listen (int .Values.ports.coordinator) -}}
 {{- mergeOverwrite $config (dict "coordinator" (dict "listen" $listen)) | toJson -}}
 {{- end -}}

@@ -5,13 +5,12 @@
 use super::finding::Finding;
 use crate::cli::rows::size;
 use crate::cli::scratch::Scratch;
-use crate::job::Job;
 use crate::media::libraries::{has_encoder, libraries, release};
-use crate::plan;
-use crate::plan::preset::Preset;
-use crate::probe::Probe;
-use crate::sandbox::protocol::{JailLevel, Limits, RefusalReason, Report, Task};
+use crate::part::JailedChildren;
+use crate::part::golden::{self, Proof};
+use crate::sandbox::protocol::{Device, JailLevel, Limits, RefusalReason, Report, Task};
 use crate::sandbox::{Finished, InputSource, Outcome, Sandbox};
+use crate::worker::DeviceSettings;
 use nix::sys::statvfs::statvfs;
 use std::fs::{self, File};
 use std::future::pending;
@@ -25,13 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Free bytes that a scratch folder should have for every child that may run at once: the largest chunk, twenty seconds of
 /// a whole ladder, stays well under it.
 const LEAST_SCRATCH_BYTES_A_SLOT: u64 = 1_000_000_000;
-/// The encoders by the names of people and of libavcodec, and a preset that needs each.
-const ENCODERS: [(&str, &str, &str); 3] =
-    [("x265", "libx265", "h265"), ("x264", "libx264", "h264"), ("SVT-AV1", "libsvtav1", "av1")];
-/// The test pictures; SVT-AV1 takes nothing smaller than 64 x 64.
-const WIDTH: usize = 160;
-const HEIGHT: usize = 96;
-const FRAMES: usize = 10;
 
 /// FFmpeg's libraries: one line, or one for each that does not fit.
 pub(super) fn library_findings() -> Vec<Finding> {
@@ -86,7 +78,7 @@ impl Bench {
     pub fn new(sandbox: Sandbox, limits: Limits, scratch: &Path) -> io::Result<Self> {
         let sandbox = Sandbox { deadline: PATIENCE, stall: PATIENCE, ..sandbox };
         let bench = Self { sandbox, limits, home: Scratch::new(scratch, "doctor")? };
-        fs::write(bench.source(), pictures())?;
+        fs::write(bench.source(), golden::pictures())?;
         Ok(bench)
     }
 
@@ -102,71 +94,67 @@ impl Bench {
         Ok(self.sandbox.run(task, inputs, self.limits.clone(), &scratch, &mut |_| {}, pending()).await)
     }
 
-    /// Has a child look at the pictures: how tight its jail is, and what it saw.
-    pub async fn jail(&self) -> (Finding, Option<Probe>) {
+    /// Has a child look at the pictures: how tight its jail is, and whether it saw them.
+    pub async fn jail(&self) -> (Finding, bool) {
         const CHECK: &str = "jail";
         let finished = match self.run(Task::Probe).await {
             Ok(finished) => finished,
-            Err(why) => return (Finding::wrong(CHECK, why, "make the scratch folder writable"), None),
+            Err(why) => return (Finding::wrong(CHECK, why, "make the scratch folder writable"), false),
         };
         let level = finished.jail;
         match (finished.outcome, level) {
             (Outcome::Done(report), Some(level)) => match *report {
-                Report::Probe(probe) => (Finding::ok(CHECK, in_words(level)), Some(probe)),
-                _ => (Finding::wrong(CHECK, "the child gave another report than it was asked for", REPORT_IT), None),
+                Report::Probe(_) => (Finding::ok(CHECK, in_words(level)), true),
+                _ => (Finding::wrong(CHECK, "the child gave another report than it was asked for", REPORT_IT), false),
             },
             (Outcome::Refused(refusal), None) if refusal.reason == RefusalReason::Jail => {
                 let fix = "let containers use Landlock and seccomp (Linux 5.13 or later), or lower sandbox.minimum_jail";
-                (Finding::wrong(CHECK, refusal.message, fix), None)
+                (Finding::wrong(CHECK, refusal.message, fix), false)
             }
             (outcome, _) => {
                 let last_words = finished.stderr_tail.trim().replace('\n', " ");
-                (Finding::wrong(CHECK, format!("a child ended unhappily: {outcome}. {last_words}"), REPORT_IT), None)
+                (Finding::wrong(CHECK, format!("a child ended unhappily: {outcome}. {last_words}"), REPORT_IT), false)
             }
         }
     }
 
-    /// Has a child encode the pictures with each encoder.
-    pub async fn encoders(&self, probe: &Probe) -> Vec<Finding> {
+    /// Has children encode the self-test's clip with each software encoder, and on each device.
+    pub async fn encoders(&self, devices: &[DeviceSettings]) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for (name, library, preset) in ENCODERS {
-            findings.push(self.encoder(name, library, preset, probe).await);
+        for (name, library, preset) in golden::SOFTWARE {
+            let missing = format!("install an FFmpeg that was built with {library}, such as Debian's");
+            findings.push(self.encoder(format!("encoder {name}"), preset, None, &missing).await);
+        }
+        for settings in devices {
+            let device = settings.as_told();
+            for preset in golden::ON_DEVICES {
+                let check = format!("encoder {} on {device}", golden::encoder_of(preset, Some(device.class)));
+                findings.push(self.encoder(check, preset, Some(&device), DEVICE_FIX).await);
+            }
         }
         findings
     }
 
-    async fn encoder(&self, name: &str, library: &str, preset: &str, probe: &Probe) -> Finding {
-        let check = format!("encoder {name}");
-        if !has_encoder(library) {
-            let found = format!("this libavcodec has no {library}; preset {preset} cannot be made");
-            return Finding::wrong(check, found, format!("install an FFmpeg that was built with {library}, such as Debian's"));
-        }
-        let task = match task(preset, probe) {
-            Ok(task) => task,
-            Err(why) => return Finding::wrong(check, why, REPORT_IT),
-        };
-        match self.run(task).await {
-            Ok(Finished { outcome: Outcome::Done(_), wall, .. }) => {
-                Finding::ok(check, format!("{library}, {FRAMES} frames in the jail in {:.2} s", wall.as_secs_f64()))
+    async fn encoder(&self, check: String, preset: &str, device: Option<&Device>, missing: &str) -> Finding {
+        let children = JailedChildren(self.sandbox.clone());
+        let bench = golden::Bench { children: &children, limits: &self.limits, folder: self.home.path() };
+        match bench.prove(preset, device).await {
+            Ok(Proof { encoder, score, wall }) => {
+                let took = wall.as_secs_f64();
+                let frames = golden::FRAMES;
+                Finding::ok(check, format!("{encoder}, {frames} frames in the jail in {took:.2} s, VMAF-NEG {score:.1}"))
             }
-            Ok(Finished { outcome, stderr_tail, .. }) => {
-                let last_words = stderr_tail.trim().replace('\n', " ");
-                Finding::wrong(check, format!("{library}: {outcome}. {last_words}"), REPORT_IT)
+            Err(unproved) if device.is_some() || !has_encoder(&unproved.encoder) => {
+                Finding::wrong(check, unproved.to_string(), missing)
             }
-            Err(why) => Finding::wrong(check, why, "make the scratch folder writable"),
+            Err(unproved) => Finding::wrong(check, unproved.to_string(), REPORT_IT),
         }
     }
 }
 
+/// What may be wrong with a device.
+const DEVICE_FIX: &str = "install the driver, give this user the right to its files, or take it out of [[worker.devices]]";
 const REPORT_IT: &str = "report it with this line, NARROWS_LOG__LEVEL=debug and the version of this machine's kernel";
-
-fn task(preset: &str, probe: &Probe) -> Result<Task, String> {
-    let document = serde_json::json!({ "input": { "uri": "doctor" }, "output": { "uri": "doctor" }, "preset": preset });
-    let job = Job::parse(document.to_string().as_bytes()).map_err(|e| e.to_string())?;
-    let preset = Preset::built_in(preset, &job.set).map_err(|e| e.to_string())?;
-    let plan = plan::make(&job, probe, &preset).map_err(|e| e.to_string())?;
-    Ok(Task::Encode(Box::new(plan::encode_task(&plan, probe, 0, 1))))
-}
 
 fn in_words(level: JailLevel) -> &'static str {
     match level {
@@ -174,16 +162,4 @@ fn in_words(level: JailLevel) -> &'static str {
         JailLevel::Seccomp => "seccomp: the system-call filter, with the scratch folder as root; this kernel has no Landlock",
         JailLevel::Limits => "limits only: a child can open what this user can; the configuration allows it",
     }
-}
-
-/// Uncompressed 4:2:0 pictures of a moving slope, as YUV4MPEG2, which needs no encoder to be made.
-fn pictures() -> Vec<u8> {
-    let mut file = format!("YUV4MPEG2 W{WIDTH} H{HEIGHT} F25:1 Ip A1:1 C420jpeg\n").into_bytes();
-    for frame in 0..FRAMES {
-        file.extend_from_slice(b"FRAME\n");
-        let luma = (0..HEIGHT).flat_map(|y| (0..WIDTH).map(move |x| (x + 2 * y + 3 * frame) as u8));
-        file.extend(luma);
-        file.resize(file.len() + WIDTH * HEIGHT / 2, 128);
-    }
-    file
 }

@@ -185,7 +185,7 @@ fn open_encoder(plan: &AudioPlan, layout: &Layout) -> Result<Codec> {
     let mut options = Options::new(&plan.encoder.options);
     // SAFETY: the context is ours from here on; the layout is valid and copied; the options are ours.
     let (codec, code) = unsafe {
-        let codec = Codec(allocated(ffi::avcodec_alloc_context3(found), "an encoder")?);
+        let codec = Codec(allocated(ffi::avcodec_alloc_context3(found), "an encoder")?, None);
         let x = &mut *codec.0;
         x.sample_fmt = ffi::AVSampleFormat::AV_SAMPLE_FMT_FLTP;
         x.sample_rate = plan.sample_rate as i32;

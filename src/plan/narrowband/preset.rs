@@ -158,6 +158,9 @@ impl NarrowbandRules {
         if video.pixels != PixelRule::Delivery {
             return bad("video.pixels", "narrowband judges delivery pixels only");
         }
+        if !video.equivalents.is_empty() {
+            return bad("video.equivalents", "narrowband is calibrated for software encoders; devices have none of its curves");
+        }
         if video.upscale {
             return bad("video.upscale", "narrowband makes no rung larger than the source");
         }

@@ -27,8 +27,10 @@ fn tell_all(metrics: &Metrics) {
     metrics.stored("get", "ok", second);
     metrics.store_read(7);
     metrics.store_written(9);
-    metrics.slots(4);
-    metrics.slot_taken();
+    metrics.slots("cpu", 4);
+    metrics.slot_taken("cpu");
+    metrics.encoder("hevc_nvenc", "nvenc", true);
+    metrics.device_quarantined("nvenc");
     metrics.taken(Queue::Work(Class::Cpu, Lane::High).labels(), Some(second));
     metrics.part_started("encode");
     metrics.part_ended("encode", PartEnd::Completed, second);
@@ -69,7 +71,7 @@ fn what_is_told_is_what_is_shown() {
     assert_eq!(value(&text, "narrows_sandbox_level{level=\"seccomp\"}"), 1.0);
     assert_eq!(value(&text, "narrows_sandbox_level{level=\"full\"}"), 0.0);
     assert_eq!(value(&text, "narrows_parts_ended_total{kind=\"encode\",outcome=\"completed\"}"), 1.0);
-    worker.slot_freed();
+    worker.slot_freed("cpu");
     worker.broker_lost("publish");
     let text = shown(&worker);
     assert_eq!(value(&text, "narrows_slots_busy{class=\"cpu\"}"), 0.0);

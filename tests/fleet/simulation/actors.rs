@@ -35,6 +35,9 @@ impl Actors {
             self.strike(world, false);
         } else if world.in_a_thousand(world.storm.freeze) {
             self.strike(world, true);
+        } else if world.began_with.is_device() && world.has_device && world.in_a_thousand(world.storm.device_dies) {
+            world.note(|| "the device dies".into());
+            world.has_device = false;
         } else if world.in_a_thousand(world.storm.cancel) {
             world.cancel();
         } else if !world.calm && world.below(TICK_IN) == 0 {
@@ -79,7 +82,7 @@ impl Actors {
 
     /// Nobody has anything to do.
     pub fn is_idle(&self, world: &World) -> bool {
-        world.work.is_empty()
+        !world.has_work()
             && world.partition.is_empty()
             && world.nudges.is_empty()
             && self.workers.iter().all(Worker::is_idle)

@@ -2,9 +2,10 @@
 
 use super::worker::end_of;
 use super::world::{Fate, Letter, Order, Told, World, id};
-use narrows::event::{Projection, Recorded, State};
+use narrows::event::{ClassState, Fact, Projection, Recorded, State};
+use narrows::job::Class;
 use narrows::plan::marker::PartId;
-use narrows::reconcile::{self, Step};
+use narrows::reconcile::{self, Step, classes};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -33,7 +34,10 @@ enum Op {
     Visit,
     RemoveOpen,
     Propose(State),
-    Publish(PartId),
+    Publish(Class, PartId),
+    FallBack,
+    /// Everything that should be out in this class.
+    AskAgain(Class),
     Ack,
 }
 
@@ -131,7 +135,12 @@ impl Coordinator {
             Op::Visit => self.visit(world),
             Op::RemoveOpen => world.store.open = false,
             Op::Propose(end) => world.tell(end_of(end)),
-            Op::Publish(part) => world.work.push(Letter::new(Order::Part(part))),
+            Op::Publish(class, part) => world.work.push(Letter::new(Order::Part(part.class(class), part))),
+            Op::FallBack => {
+                world.store.fell_back = true;
+                world.tell(Fact::JobClass { class: Class::Cpu, state: ClassState::FellBack });
+            }
+            Op::AskAgain(class) => self.ask_again(class, world),
             Op::Ack => {
                 self.held.clear();
                 self.detached = false;
@@ -204,15 +213,28 @@ impl Coordinator {
             None if world.store.cancel => self.ops.push_back(Op::Propose(State::Canceled)),
             None if !world.store.accepted => {}
             None => {
-                let parts = match reconcile::reconcile(world.plan_if_known(), &world.store.markers, None, world.window) {
-                    Step::Publish(parts) => parts,
-                    Step::Finish => vec![PartId::Package],
-                    Step::Wait => Vec::new(),
-                };
-                self.ops.extend(parts.into_iter().map(Op::Publish));
+                let class = world.in_force();
+                let waits = |plan: &narrows::plan::Plan| classes::waits_for_encoders(plan, &world.done(class), world.window);
+                // When a wait is over is anybody's guess: sooner or later a sweep thinks so.
+                if class.is_device() && world.plan_if_known().is_some_and(waits) {
+                    self.ops.extend([Op::FallBack, Op::AskAgain(Class::Cpu)]);
+                } else {
+                    self.ops.push_back(Op::AskAgain(class));
+                }
             }
         }
         self.ops.push_back(Op::Ack);
+    }
+
+    fn ask_again(&mut self, class: Class, world: &World) {
+        let parts = match reconcile::reconcile(world.plan_if_known(), &world.done(class), None, world.window) {
+            Step::Publish(parts) => parts,
+            Step::Finish => vec![PartId::Package],
+            Step::Wait => Vec::new(),
+        };
+        for part in parts.into_iter().rev() {
+            self.ops.push_front(Op::Publish(class, part));
+        }
     }
 
     pub fn strike(&mut self, world: &mut World, freezes: bool) {

@@ -1,9 +1,11 @@
 //! A worker, step by step: objects, marker, event, further parts, ack.
 
 use super::world::{Fate, Letter, Order, World};
-use narrows::event::{Cause, Fact, Failure, Stage, State};
+use narrows::event::{Cause, ClassState, Fact, Failure, Stage, State};
+use narrows::job::Class;
 use narrows::plan::Revision;
 use narrows::plan::marker::PartId;
+use narrows::reconcile::classes::{self, Misplaced};
 use narrows::reconcile::{self, Step, stages};
 use narrows::usage::Usage;
 use std::collections::VecDeque;
@@ -11,20 +13,27 @@ use std::collections::VecDeque;
 /// Attempts of one part before its job fails.
 const ATTEMPTS: u32 = 5;
 
+/// The worker that has the device.
+const WITH_DEVICE: usize = 1;
+
 /// One call to the outside, or one run of a child.
 #[derive(Clone, Debug)]
 enum Op {
     Submit,
     PutOpen,
     PutJob,
-    Look(PartId),
-    Child(PartId),
+    Look(Class, PartId),
+    Child(Class, PartId),
     PutPlan,
     PutRevision(Revision),
-    PutMarker(PartId),
-    After(PartId),
+    /// Is the job still encoded in this class? Then its manifests are written.
+    Fence(Class),
+    PutManifests(Class),
+    PutMarker(Class, PartId),
+    After(Class, PartId),
     List(Option<PartId>),
-    Publish(PartId),
+    Publish(Class, PartId),
+    FallBack,
     Tell(Fact),
     /// Does the job have an end? If not, this one is written; told is the one it has.
     End(State),
@@ -64,9 +73,14 @@ impl Worker {
                 // Retried messages come back in no order.
                 let place = world.below(world.work.len());
                 let letter = world.work.swap_remove(place);
+                if matches!(letter.body, Order::Part(Class::Nvenc, _)) && !(world.has_device && me == WITH_DEVICE) {
+                    // That queue is another's.
+                    world.work.push(letter);
+                    return Ok(());
+                }
                 self.ops.push_back(match letter.body {
                     Order::Submit => Op::Submit,
-                    Order::Part(part) => Op::Look(part),
+                    Order::Part(class, part) => Op::Look(class, part),
                 });
                 self.held = Some(letter);
             }
@@ -98,7 +112,7 @@ impl Worker {
                 Some(end) => vec![Op::Tell(end_of(end)), Op::Ack],
                 None => {
                     let told = Op::Tell(Fact::JobAccepted);
-                    vec![Op::PutOpen, Op::PutJob, told, Op::Publish(PartId::Probe), Op::Ack]
+                    vec![Op::PutOpen, Op::PutJob, told, Op::Publish(Class::Cpu, PartId::Probe), Op::Ack]
                 }
             },
             Op::PutOpen => {
@@ -109,26 +123,18 @@ impl Worker {
                 store.accepted = true;
                 Vec::new()
             }
-            Op::Look(part) => {
-                if store.result.is_some() {
-                    vec![Op::Ack]
-                } else if store.cancel {
-                    vec![Op::End(State::Canceled), Op::Ack]
-                } else {
-                    let mut ops = Vec::new();
-                    if *part == PartId::Probe {
-                        let started = Fact::StageStarted { stage: Stage::Probe, parts: 1, frames: 0, media_s: 0.0 };
-                        ops.extend([Op::Tell(Fact::JobStarted), Op::Tell(started)]);
-                    }
-                    if store.markers.contains(part) && part.revises().is_none() {
-                        ops.extend([Op::Tell(completed(*part)), Op::After(*part), Op::Ack]);
-                    } else {
-                        ops.push(Op::Child(*part));
-                    }
-                    ops
-                }
+            Op::Look(class, part) => look(*class, *part, world),
+            Op::Child(class, part) => return self.child(*class, *part, world),
+            // Tried again, it is packaged of what is in force then.
+            Op::Fence(class) => return Ok((world.in_force() == *class).then(|| vec![Op::PutManifests(*class)])),
+            Op::PutManifests(class) => {
+                world.store.manifests = Some(*class);
+                vec![Op::PutMarker(Class::Cpu, PartId::Package)]
             }
-            Op::Child(part) => return self.child(*part, world),
+            Op::FallBack => {
+                store.fell_back = true;
+                vec![Op::Tell(Fact::JobClass { class: Class::Cpu, state: ClassState::FellBack }), Op::List(None)]
+            }
             Op::PutPlan => {
                 store.planned = true;
                 Vec::new()
@@ -137,14 +143,15 @@ impl Worker {
                 store.revisions = store.revisions.max(*revision as usize);
                 Vec::new()
             }
-            Op::PutMarker(part) => {
-                store.markers.insert(*part);
-                vec![Op::Tell(completed(*part)), Op::After(*part), Op::Ack]
+            Op::PutMarker(class, part) => {
+                let markers = if class.is_device() { &mut store.on_device } else { &mut store.markers };
+                markers.insert(*part);
+                vec![Op::Tell(completed(*part)), Op::After(*class, *part), Op::Ack]
             }
-            Op::After(part) => after(*part, world),
+            Op::After(class, part) => after(*class, *part, world),
             Op::List(finished) => list(*finished, world),
-            Op::Publish(part) => {
-                world.work.push(Letter::new(Order::Part(*part)));
+            Op::Publish(class, part) => {
+                world.work.push(Letter::new(Order::Part(part.class(*class), *part)));
                 Vec::new()
             }
             Op::Tell(fact) => {
@@ -169,9 +176,10 @@ impl Worker {
         Ok(Some(follow))
     }
 
-    fn child(&mut self, part: PartId, world: &mut World) -> Result<Option<Vec<Op>>, String> {
+    fn child(&mut self, class: Class, part: PartId, world: &mut World) -> Result<Option<Vec<Op>>, String> {
         let before = reconcile::before(world.plan(), part);
-        let missing: Vec<PartId> = before.into_iter().filter(|p| !world.store.markers.contains(p)).collect();
+        let done = world.done(class);
+        let missing: Vec<PartId> = before.into_iter().filter(|p| !done.contains(p)).collect();
         if !missing.is_empty() {
             return Err(format!("{part} without {missing:?}"));
         }
@@ -182,11 +190,11 @@ impl Worker {
         if world.in_a_thousand(world.storm.child_dies) {
             return Ok(None);
         }
-        let plan = match part {
-            PartId::Probe => Some(Op::PutPlan),
-            _ => part.revises().map(Op::PutRevision),
-        };
-        Ok(Some(plan.into_iter().chain([Op::PutMarker(part)]).collect()))
+        Ok(Some(match part {
+            PartId::Probe => vec![Op::PutPlan, Op::PutMarker(class, part)],
+            PartId::Package if world.began_with.is_device() => vec![Op::Fence(class)],
+            _ => part.revises().map(Op::PutRevision).into_iter().chain([Op::PutMarker(class, part)]).collect(),
+        }))
     }
 
     /// An error: the message goes back to be tried later, or the job fails.
@@ -200,9 +208,11 @@ impl Worker {
         if world.in_a_thousand(world.storm.doubled) {
             world.work.push(Letter { redelivered: true, ..letter.clone() });
         }
-        if letter.attempt >= ATTEMPTS && matches!(letter.body, Order::Part(_)) {
+        if letter.attempt >= ATTEMPTS && matches!(letter.body, Order::Part(..)) {
+            // What fails on a device is encoded in software.
+            let is_of_device = matches!(letter.body, Order::Part(class, _) if class.is_device());
             self.held = Some(letter);
-            self.ops.extend([Op::End(State::Failed), Op::Ack]);
+            self.ops.extend([if is_of_device { Op::FallBack } else { Op::End(State::Failed) }, Op::Ack]);
             if world.in_a_thousand(100) {
                 self.back(world);
             }
@@ -241,21 +251,58 @@ fn completed(part: PartId) -> Fact {
     Fact::PartCompleted { part, attempt: 1, frames: 100, wall_s: 1.0, cpu_s: 1.0 }
 }
 
-fn after(part: PartId, world: &World) -> Vec<Op> {
+fn look(class: Class, part: PartId, world: &World) -> Vec<Op> {
+    let store = &world.store;
+    if store.result.is_some() {
+        return vec![Op::Ack];
+    }
+    if store.cancel {
+        return vec![Op::End(State::Canceled), Op::Ack];
+    }
+    match classes::misplaced(part, class, world.began_with, world.in_force()) {
+        None => {}
+        Some(Misplaced::Stale) => return vec![Op::Ack],
+        Some(Misplaced::To(class)) => return vec![Op::Publish(class, part), Op::Ack],
+    }
+    let is_early = || !world.plan_if_known().is_some_and(|plan| classes::may_package(plan, &world.done(world.in_force())));
+    if part == PartId::Package && world.began_with.is_device() && is_early() {
+        return vec![Op::List(None), Op::Ack];
+    }
+    let mut ops = Vec::new();
+    if part == PartId::Probe {
+        let started = Fact::StageStarted { stage: Stage::Probe, parts: 1, frames: 0, media_s: 0.0 };
+        ops.extend([Op::Tell(Fact::JobStarted), Op::Tell(started)]);
+    }
+    let markers = if class.is_device() { &store.on_device } else { &store.markers };
+    if markers.contains(&part) && part.revises().is_none() {
+        ops.extend([Op::Tell(completed(part)), Op::After(class, part), Op::Ack]);
+    } else {
+        // What is packaged is what was in force when that was looked up.
+        ops.push(Op::Child(if part == PartId::Package { world.in_force() } else { class }, part));
+    }
+    ops
+}
+
+fn after(made_in: Class, part: PartId, world: &World) -> Vec<Op> {
     let plan = world.plan_if_known().unwrap_or(&world.plans[0]);
+    let class = world.in_force();
+    if part.class(class) != made_in {
+        return Vec::new();
+    }
     if let Some(released) = reconcile::released_by(plan, part, world.window) {
-        return vec![Op::Publish(released)];
+        return vec![Op::Publish(class, released)];
     }
     let told = stages::passed(plan, part).into_iter().map(Op::Tell);
     told.chain([Op::List((part != PartId::Probe).then_some(part))]).collect()
 }
 
 fn list(finished: Option<PartId>, world: &World) -> Vec<Op> {
-    match reconcile::reconcile(world.plan_if_known(), &world.store.markers, finished, world.window) {
+    let class = world.in_force();
+    match reconcile::reconcile(world.plan_if_known(), &world.done(class), finished, world.window) {
         Step::Publish(parts) => {
             let plan = world.plan_if_known().unwrap_or(&world.plans[0]);
             let told = stages::begun(plan, &parts).into_iter().map(Op::Tell);
-            told.chain(parts.into_iter().map(Op::Publish)).collect()
+            told.chain(parts.into_iter().map(|part| Op::Publish(class, part))).collect()
         }
         Step::Finish => vec![Op::Tell(Fact::StageCompleted { stage: Stage::Package }), Op::End(State::Completed)],
         Step::Wait => Vec::new(),

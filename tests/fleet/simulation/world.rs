@@ -2,10 +2,10 @@
 
 use super::actors::Actors;
 use narrows::event::{Event, Fact, Projection, Recorded, State};
-use narrows::job::JobId;
+use narrows::job::{Class, JobId};
 use narrows::plan::marker::PartId;
 use narrows::plan::{CalibrationPlan, NarrowbandPlan, Plan, ProbePlan, RepairPlan, VideoPlan};
-use narrows::reconcile;
+use narrows::reconcile::{self, classes};
 use narrows::usage::Usage;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -24,6 +24,11 @@ const STORY_LINES: usize = 400;
 /// In one schedule of so many content decides the ladder.
 const CONTENT_DECIDES_EVERY: u64 = 3;
 
+/// One job in so many may begin on a device; for a third of these there is none.
+const DEVICE_EVERY: u64 = 4;
+/// Of a thousand turns of such a job, those in which the device dies.
+const DEVICE_DIES: u32 = 6;
+
 /// How often what goes wrong, in a thousand steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Storm {
@@ -35,6 +40,8 @@ pub struct Storm {
     pub crash: u32,
     pub freeze: u32,
     pub cancel: u32,
+    /// Of a thousand turns, those in which the device goes for good.
+    pub device_dies: u32,
 }
 
 /// How one call to the store or the broker ends.
@@ -66,6 +73,12 @@ pub struct Store {
     /// Revisions of the plan that stand beside it.
     pub revisions: usize,
     pub markers: BTreeSet<PartId>,
+    /// Those of chunks that the device encoded.
+    pub on_device: BTreeSet<PartId>,
+    /// The job is encoded in software.
+    pub fell_back: bool,
+    /// Of which class the chunks are that the manifests name.
+    pub manifests: Option<Class>,
     pub cancel: bool,
     pub result: Option<State>,
     pub status: Option<Projection>,
@@ -93,7 +106,7 @@ impl<T> Letter<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     Submit,
-    Part(PartId),
+    Part(Class, PartId),
 }
 
 /// What lies in the events partition.
@@ -111,6 +124,10 @@ pub struct World {
     /// The plan in all its revisions, at least one.
     pub plans: Vec<Plan>,
     pub window: u32,
+    /// The class that the job begins with.
+    pub began_with: Class,
+    /// Some worker has a device.
+    pub has_device: bool,
     pub store: Store,
     pub work: Vec<Letter<Order>>,
     pub partition: VecDeque<Letter<Told>>,
@@ -187,15 +204,21 @@ impl World {
             crash: rate(30),
             freeze: rate(30),
             cancel: rate(3),
+            device_dies: DEVICE_DIES,
         };
         let (chunks, audio, window) = (chance.random_range(1..8), chance.random_range(0..3), chance.random_range(1..5));
         let plans = plans(chunks, audio, seed % CONTENT_DECIDES_EVERY == 1);
+        let began_with = if plans.len() == 1 && seed % DEVICE_EVERY == 2 { Class::Nvenc } else { Class::Cpu };
+        // Of its own chance, so that the schedules of all other seeds stay what they were.
+        let has_device = !(seed / DEVICE_EVERY).is_multiple_of(3);
         Self {
             chance,
             storm,
             calm: false,
             plans,
             window,
+            began_with,
+            has_device,
             store: Store { cursor: 1, ..Store::default() },
             work: vec![Letter::new(Order::Submit)],
             partition: VecDeque::new(),
@@ -249,6 +272,21 @@ impl World {
 
     pub fn plan_if_known(&self) -> Option<&Plan> {
         self.store.planned.then_some(&self.plans[self.store.revisions])
+    }
+
+    /// The class in which the job is encoded now.
+    pub fn in_force(&self) -> Class {
+        if self.store.fell_back { Class::Cpu } else { self.began_with }
+    }
+
+    /// What counts as done in a class.
+    pub fn done(&self, class: Class) -> BTreeSet<PartId> {
+        classes::counted(self.store.markers.clone(), self.store.on_device.clone(), class)
+    }
+
+    /// Is there a message that anybody takes?
+    pub fn has_work(&self) -> bool {
+        self.work.iter().any(|letter| self.has_device || !matches!(letter.body, Order::Part(Class::Nvenc, _)))
     }
 
     /// The last revision of the plan.
@@ -351,10 +389,14 @@ impl World {
         must(self.store.result == told, &|| format!("result {:?}, told {told:?}", self.store.result))?;
         must(self.store.usage == told, &|| format!("usage of {:?}, told {told:?}", self.store.usage))?;
         if told == Some(State::Completed) {
-            let missing = reconcile::missing(self.plan(), &self.store.markers, u32::MAX);
-            must(missing.is_empty(), &|| format!("completed without {missing:?}"))?;
+            let made_in = match self.began_with {
+                Class::Cpu => Class::Cpu,
+                _ => self.store.manifests.ok_or("completed without manifests")?,
+            };
+            let missing = reconcile::missing(self.plan(), &self.done(made_in), u32::MAX);
+            must(missing.is_empty(), &|| format!("completed of {made_in} without {missing:?}"))?;
         }
-        must(self.work.is_empty() && self.partition.is_empty() && self.nudges.is_empty(), &|| "messages are left".into())?;
+        must(!self.has_work() && self.partition.is_empty() && self.nudges.is_empty(), &|| "messages are left".into())?;
         self.check_callbacks(events.len() as u64)
     }
 
