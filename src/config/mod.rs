@@ -185,13 +185,25 @@ mod tests {
         assert_eq!(config.tenants["beta"].callbacks[0].format, crate::job::CallbackFormat::Vod2017);
     }
 
+    /// The path of what is wrong in that file.
+    fn path(text: &str) -> String {
+        let e = load(Some(text), &[]).unwrap_err();
+        assert_eq!(e.layer, "fleet.toml", "{e}");
+        e.path
+    }
+
+    #[test]
+    fn what_does_not_fit_a_device_is_named() {
+        let device = |fields: &str| path(&format!("[devices]\nclasses = [\"nvenc\"]\n[[worker.devices]]\n{fields}"));
+        assert_eq!(device("class = \"nvenc\"\npath = \"0\"\nsessions = 0"), "worker.devices[0].sessions");
+        assert_eq!(device("class = \"vaapi\"\npath = \"/dev/sda\"\nsessions = 1"), "worker.devices[0].path");
+        assert_eq!(device("class = \"vaapi\"\npath = \"/dev/dri/renderD128\"\nsessions = 1"), "worker.devices[0].class");
+        assert_eq!(path("[devices]\nclasses = [\"cpu\"]"), "devices.classes");
+        assert_eq!(path("[devices]\nwait_s = 0"), "devices.wait_s");
+    }
+
     #[test]
     fn what_does_not_fit_together_is_named_too() {
-        let path = |text: &str| {
-            let e = load(Some(text), &[]).unwrap_err();
-            assert_eq!(e.layer, "fleet.toml", "{e}");
-            e.path
-        };
         let sample = |from: &str, to: &str| {
             assert!(SAMPLE.contains(from), "{from}");
             path(&SAMPLE.replace(from, to))
@@ -201,12 +213,6 @@ mod tests {
         assert_eq!(path("[worker.lanes]\nlow = 0"), "worker.lanes.low");
         assert_eq!(path("[worker]\nlisten = \"localhost\""), "worker.listen");
         assert_eq!(path("[worker]\nsoftware = false"), "worker.software");
-        let device = |fields: &str| path(&format!("[devices]\nclasses = [\"nvenc\"]\n[[worker.devices]]\n{fields}"));
-        assert_eq!(device("class = \"nvenc\"\npath = \"0\"\nsessions = 0"), "worker.devices[0].sessions");
-        assert_eq!(device("class = \"vaapi\"\npath = \"/dev/sda\"\nsessions = 1"), "worker.devices[0].path");
-        assert_eq!(device("class = \"vaapi\"\npath = \"/dev/dri/renderD128\"\nsessions = 1"), "worker.devices[0].class");
-        assert_eq!(path("[devices]\nclasses = [\"cpu\"]"), "devices.classes");
-        assert_eq!(path("[devices]\nwait_s = 0"), "devices.wait_s");
         assert_eq!(path("[worker]\nname = \"a b\""), "worker.name");
         assert_eq!(path("[scratch]\nworker_bytes = 5"), "scratch.worker_bytes");
         assert_eq!(path("[broker]\nkind = \"rabbitmq\""), "broker.uri");
