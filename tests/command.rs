@@ -226,8 +226,18 @@ fn the_doctor_says_what_works_and_what_is_wrong_with_its_fix() {
     let output = narrows(&["doctor", "--config", &config]);
     let text = said(&output.stdout);
     assert_eq!((output.status.code(), said(&output.stderr).as_str()), (Some(70), "narrows: one thing is wrong\n"), "{text}");
-    let works =
-        ["libraries", "jail", "encoder x265", "encoder x264", "encoder SVT-AV1", "scratch", "store media", "store work", "clock"];
+    let works = [
+        "libraries",
+        "jail",
+        "encoder x265",
+        "encoder x264",
+        "encoder SVT-AV1",
+        "scratch",
+        "store media",
+        "store work",
+        "clock",
+        "traces",
+    ];
     for check in works {
         assert!(text.contains(&format!("ok     {check}: ")), "{check}: {text}");
     }
