@@ -44,7 +44,7 @@ help:
 	@echo 'make bench        speed, bits and quality against one ffmpeg command (about half an hour on two cores)'
 	@echo 'make bench-scale  ten-hour sources: time, bytes read and memory of a probe'
 	@echo 'make bench-fleet  what RabbitMQ and a bucket cost: parts a second, latency, memory, wall time against one process;'
-	@echo '                  BENCH_ARGS=telemetry: what metrics and traces cost'
+	@echo '                  BENCH_ARGS=telemetry: what metrics and traces cost; BENCH_ARGS=drain: how long a worker takes to stop'
 	@echo 'make bench-quality  CLIPS="a.mp4 b.mp4+c.mp4": narrowband against fixed and constant-quality ladders'
 	@echo 'make bench-simulate  fifty jobs on two slots, measured and simulated (some ten minutes on a machine that is quiet)'
 	@echo 'make exact-table  CLIPS=folder: is every clip split frame-exactly? (a Markdown table)'

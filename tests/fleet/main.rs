@@ -10,6 +10,7 @@ mod checker;
 #[allow(dead_code, reason = "the bench uses more of it")]
 mod cluster;
 mod devices;
+mod drain;
 mod end_to_end;
 mod monitoring;
 mod regressions;
