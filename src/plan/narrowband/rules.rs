@@ -46,7 +46,7 @@ impl Default for Rules {
             least_step_vmaf: 3.0,
             least_rate_ratio: 1.25,
             lowest_rate_bps: 145_000.0,
-            highest_share: 0.85,
+            highest_share: 1.0,
             most_rungs: 10,
             least_gain_per_doubling_vmaf: 1.0,
             calibration: CalibrationRules::default(),
