@@ -13,8 +13,9 @@ use crate::part::{Children, Mode, Settings, StopFuture, Tools};
 use crate::plan::marker::PartId;
 use crate::plan::narrowband::ProbePoint;
 use crate::plan::narrowband::grid::SceneCut;
+use crate::plan::time::Rational;
 use crate::plan::{Chunk, Rung};
-use crate::probe::{Clock, Colour, DynamicRange, Interlace, Keyframe, Probe, Scan, VideoStream};
+use crate::probe::{Probe, Scan, VideoStream};
 use crate::sandbox::protocol::{
     AnalyseReport, AnalyseSpent, AnalyseTask, CalibrateReport, CalibrateTask, Damage, EncodeReport, EncodeTask, EncodedRung,
     FrameProof, InitSegment, Limits, Measured, Refusal, RefusalReason, RemuxReport, Report, Segment, SizedPoint, Task,
@@ -182,26 +183,9 @@ fn report(task: &Task, scratch: &Path) -> Report {
 }
 
 fn probe() -> Probe {
-    let keyframes: Vec<Keyframe> =
-        (0..FRAMES).step_by(50).map(|pts| Keyframe { pts, dts: pts, pos: pts, ordinal: pts as u64 }).collect();
-    let colour = Colour {
-        full_range: false,
-        primaries: "bt709".into(),
-        transfer: "bt709".into(),
-        matrix: "bt709".into(),
-        dynamic_range: DynamicRange::Sdr,
-        mastering_display: None,
-        content_light: None,
-    };
-    let text = serde_json::json!({
-        "index": 0, "codec": "h264", "profile": null, "time_base": [1, 25], "width": 640, "height": 360,
-        "sample_aspect": [1, 1], "rotation": 0, "pixel_format": "yuv420p", "bit_depth": 8, "colour": colour,
-        "frame_rate": [25, 1], "constant_rate": true, "interlace": Interlace::Progressive, "packets": FRAMES,
-        "first_pts": 0, "last_pts": FRAMES - 1, "end_pts": FRAMES, "longest_frame": 1, "shortest_frame": 1,
-        "clock": Clock::Trusted, "keyframes": keyframes, "bit_rate": 1_000_000,
-        "language": null,
-    });
-    let video: VideoStream = serde_json::from_value(text).expect("the fixture is a video stream");
+    let keyframes: Vec<i64> = (0..FRAMES).step_by(50).collect();
+    let even = VideoStream::even(Rational::new(1, 25), Rational::new(25, 1), 0, FRAMES, &keyframes);
+    let video = VideoStream { width: 640, height: 360, ..even };
     Probe {
         container: "mov".into(),
         bytes: 5,
