@@ -3,9 +3,8 @@
 //! One request at a time. What a collector does not take within a few tries is given up, and counted; what ends meanwhile
 //! waits in the queue, as much as fits. No work ever waits for it.
 //!
-//! The messages are OpenTelemetry's own (`opentelemetry-proto`). Its exporter (`opentelemetry-otlp`) is not used: of a failed
-//! request it does not say whether to try again, of a taken one not how many spans were refused, and it reads an answer of any
-//! length.
+//! The messages are OpenTelemetry's own (`opentelemetry-proto`). Its exporter (`opentelemetry-otlp` 0.33) sends them, too, but
+//! only logs how many spans a collector refused, and does not say of a failure whether another try may help: both are counted here.
 
 use super::traces::attribute;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
