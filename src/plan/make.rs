@@ -20,8 +20,8 @@ const KEYFRAMES_TOLD: usize = 4;
 const MOST_TIME_S: f64 = 4e9;
 /// Short side under which nothing is probed smaller than it is, pixels: there is little left to see.
 const LEAST_PROBE: u32 = 144;
-/// Widths of probes are multiples of this, pixels: of some others libvmaf misreads the vectors' last coefficients, and what judges
-/// them without vectors takes six times as long.
+/// Widths of probes are multiples of this, pixels: at some others the vector code of libvmaf is wrong, and without it a score
+/// takes six times as long.
 const PROBE_WIDTH_STEP: u32 = 32;
 /// Longest side of a picture, pixels.
 const LONGEST_SIDE: u32 = 65_536;
@@ -358,8 +358,7 @@ fn probes(stream: &VideoStream, rules: &VideoRules, wanted: &NarrowbandRules) ->
     let smaller = display_width.min(display_height) * 2 / 3;
     let short_side = wanted.probe.short_side.min(smaller.max(LEAST_PROBE));
     let (width, height) = ladder::size_within(stream, short_side);
-    let narrower = (width / PROBE_WIDTH_STEP * PROBE_WIDTH_STEP).max(LEAST_PROBE);
-    let width = if width < display_width { width.min(narrower) } else { width };
+    let width = if width < display_width { width / PROBE_WIDTH_STEP * PROBE_WIDTH_STEP } else { width };
     let sized = |crf: &f64| SizedRung {
         name: format!("probe-{crf}"),
         width,

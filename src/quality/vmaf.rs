@@ -335,6 +335,8 @@ mod tests {
         for wrong in [305, 308, 321, 322, 324, 328, 329, 336, 360, 424, 65, 161] {
             assert!(Vectors::for_width(wrong) == Vectors::Unused, "{wrong}");
         }
+        // Plans count on it.
+        assert!((64..=3840).step_by(32).all(|width| Vectors::for_width(width) == Vectors::Used));
     }
 
     #[test]
