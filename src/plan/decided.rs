@@ -134,7 +134,12 @@ pub fn decided(
     let reports = by_chunk(reports);
     let (snapped, cuts) = segments(stream, preset, video, &reports, &wanted.grid);
     let calibration = calibration(video, planned, calibrated);
-    let title = TitleFacts { calibration, ..title_facts(stream, rules, video, &snapped, &reports) };
+    let mut title = TitleFacts { calibration, ..title_facts(stream, rules, video, &snapped, &reports) };
+    for report in calibrated {
+        if let Some(chunk) = title.chunks.get_mut(report.chunk as usize) {
+            chunk.scaled.clone_from(&report.scaled);
+        }
+    }
     let decision = decide(&title, &wanted.decision);
 
     let sized: Vec<SizedRung> = decision.rungs.iter().map(|rung| sized(rung, &wanted.decision.allocation)).collect();

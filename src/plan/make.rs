@@ -2,6 +2,7 @@
 
 use super::audio::{self, Timing};
 use super::ladder::SizedRung;
+use super::narrowband::hull::candidates;
 use super::narrowband::preset::NarrowbandRules;
 use super::preset::{DamageRules, Deinterlace, Preset, RungRule, VideoRules};
 use super::time::{Rational, mul_div_round, seconds};
@@ -23,6 +24,8 @@ const LEAST_PROBE: u32 = 144;
 /// Widths of probes are multiples of this, pixels: at some others the vector code of libvmaf is wrong, and without it a score
 /// takes six times as long.
 const PROBE_WIDTH_STEP: u32 = 32;
+/// Of pictures that are only scaled one in so many is scored: what scaling loses differs little from one to the next.
+const SCALED_EVERY: u32 = 8;
 /// Longest side of a picture, pixels.
 const LONGEST_SIDE: u32 = 65_536;
 /// Longest title, seconds: a week.
@@ -174,10 +177,13 @@ pub fn analyse_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> Ana
 /// When the plan has no such chunk.
 pub fn calibrate_task(plan: &Plan, probe: &Probe, calibration: &CalibrationPlan, threads: u32) -> CalibrateTask {
     let narrowband = plan.narrowband().expect("a plan with a calibrate part is one of narrowband");
-    let rungs = std::iter::once(&narrowband.reference).chain(&calibration.rungs).chain(&narrowband.probe.rungs);
+    let reference = &narrowband.reference;
+    let rungs = std::iter::once(reference).chain(&calibration.rungs).chain(&narrowband.probe.rungs).cloned();
+    let smaller = candidates(reference.width, reference.height).into_iter().skip(1);
+    let scaled = smaller.map(|size| Rung { width: size.width, height: size.height, ..reference.clone() });
     // Each is scaled from the picture as it is decoded, or from the one that is shown: what they were scaled from in their
     // own ladders is not here.
-    let rungs = rungs.map(|rung| Rung { scale_from: None, ..rung.clone() }).collect();
+    let rungs = rungs.chain(scaled).map(|rung| Rung { scale_from: None, ..rung }).collect();
     let encode = EncodeTask { rungs, verification: None, ..encode_task(plan, probe, calibration.chunk, threads) };
     CalibrateTask {
         encode,
@@ -185,6 +191,7 @@ pub fn calibrate_task(plan: &Plan, probe: &Probe, calibration: &CalibrationPlan,
         probes: narrowband.probe.crf.clone(),
         frames: calibration.frames,
         scored_every: narrowband.probe.scored_every,
+        scaled_every: SCALED_EVERY,
     }
 }
 

@@ -282,6 +282,7 @@ fn calibrate(task: &CalibrateTask) -> CalibrateReport {
         ticks: frames as i64 * task.encode.ticks_per_tick,
         finals: rungs.iter().zip(finals).map(sized).collect(),
         probes: task.probes.iter().map(|crf| point(*crf, if *crf < 30.0 { 200 } else { 50 })).collect(),
+        scaled: Vec::new(),
         notes: Vec::new(),
         spent: AnalyseSpent::default(),
     }

@@ -3,6 +3,7 @@
 use super::http::{Client, percent_encoded};
 use super::server::{Home, Server, free_port, wait_for};
 use serde_json::{Value, json};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -57,6 +58,14 @@ impl Prometheus {
         let data = self.ask(&format!("/api/v1/query?query={}", percent_encoded(expression)));
         let value = |sample: &Value| sample["value"][1].as_str().and_then(|text| text.parse().ok()).expect("a number");
         data["result"].as_array().expect("a vector").iter().map(value).collect()
+    }
+
+    /// The values of an expression over a time, seconds since the epoch: one series each, a value a second.
+    #[track_caller]
+    pub fn range(&self, expression: &str, time: RangeInclusive<u64>) -> Value {
+        let (start, end) = time.into_inner();
+        let path = format!("/api/v1/query_range?query={}&start={start}&end={end}&step=1", percent_encoded(expression));
+        self.ask(&path)["result"].clone()
     }
 
     /// Every rule, as it was read, with how its last evaluation went.

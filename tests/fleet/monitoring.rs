@@ -1,16 +1,17 @@
 //! A real Prometheus scrapes a real fleet that does real jobs: every panel of the dashboards and every recorded rule finds data
-//! there. That alerts fire when they should is shown by `tests/monitoring.rs`.
+//! there. That alerts fire when they should is shown by `tests/monitoring.rs`. With `TEST_PANELS=FILE` the fleet works longer, and
+//! what the panels found goes into that file, for `tests/tools/draw_dashboards.py` (`make dashboards`).
 
 use crate::cluster::{ACME, Cluster, Setup};
 use crate::common::http::Client;
 use crate::common::{Answer, Prometheus, wait_for};
 use crate::media::{Clip, kept};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Longest wait for a job of this test.
 const ENDS_WITHIN: Duration = Duration::from_secs(240);
@@ -23,7 +24,10 @@ fn folder(name: &str) -> Vec<PathBuf> {
     std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// The expressions of every dashboard, with where they stand, as Grafana would send them.
+/// The interval that Grafana would take for a rate.
+const RATE_INTERVAL: &str = "2m";
+
+/// The expressions of every dashboard, with where they stand.
 fn panels() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for path in folder("dashboards") {
@@ -31,11 +35,27 @@ fn panels() -> Vec<(String, String)> {
         for panel in dashboard["panels"].as_array().unwrap() {
             for target in panel["targets"].as_array().unwrap() {
                 let place = format!("{}: {}", dashboard["title"], panel["title"]);
-                found.push((place, target["expr"].as_str().unwrap().replace("$__rate_interval", "2m")));
+                found.push((place, target["expr"].as_str().unwrap().to_string()));
             }
         }
     }
     found
+}
+
+/// An expression as Grafana would send it.
+fn at_interval(expression: &str) -> String {
+    expression.replace("$__rate_interval", RATE_INTERVAL)
+}
+
+/// The answers to the panels over the time since `start`, by expression as it stands in the dashboard.
+fn drawn(prometheus: &Prometheus, start: SystemTime) -> Value {
+    let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let (from, to) = (seconds(start), seconds(SystemTime::now()));
+    let answers: Map<String, Value> = panels()
+        .into_iter()
+        .map(|(_, expression)| (expression.clone(), prometheus.range(&at_interval(&expression), from..=to)))
+        .collect();
+    json!({ "from": from, "to": to, "answers": answers })
 }
 
 /// The names of metrics in an expression that begin like ours.
@@ -81,11 +101,12 @@ async fn every_panel_and_every_rule_finds_data_in_a_fleet_that_works() {
     cluster.receiver.script("/hook", [Answer::status(500), Answer::closed()]);
     let panels = panels();
     assert!(panels.len() > 40, "{}", panels.len());
-    let is_empty = |expression: &str| !prometheus.query(expression).iter().any(|value| value.is_finite());
+    let is_empty = |expression: &str| !prometheus.query(&at_interval(expression)).iter().any(|value| value.is_finite());
     let recorded = |rules: &[Value]| -> Vec<(String, String)> {
         let records = rules.iter().filter(|rule| rule["type"] == "recording");
         records.map(|rule| ("a rule".into(), rule["name"].as_str().unwrap().to_string())).collect()
     };
+    let (file, start) = (std::env::var_os("TEST_PANELS"), SystemTime::now());
     let mut missing = Vec::new();
     for number in 1..=MOST_JOBS {
         let (fixed, decided) = (format!("watched-{number}"), format!("watched-{number}-decided"));
@@ -103,9 +124,12 @@ async fn every_panel_and_every_rule_finds_data_in_a_fleet_that_works() {
         });
         let all = panels.iter().cloned().chain(recorded(&prometheus.rules()));
         missing = all.filter(|(_, expression)| is_empty(expression)).collect();
-        if missing.is_empty() {
+        if missing.is_empty() && file.is_none() {
             break;
         }
+    }
+    if let Some(file) = file {
+        std::fs::write(file, drawn(&prometheus, start).to_string()).unwrap();
     }
     assert!(missing.is_empty(), "nothing is found by these: {missing:#?}");
     let names: BTreeSet<String> = prometheus.names().into_iter().collect();

@@ -26,7 +26,7 @@ pub(super) fn chart(
 ) -> Option<(String, Vec<Point>)> {
     let decision = &found.grounds.decision;
     let standing: Vec<(FixedRung, Expected)> =
-        fixed.iter().filter_map(|rung| Some((*rung, fixed::expected(rung, &decision.candidates, &decision.hull)?))).collect();
+        fixed.iter().filter_map(|rung| Some((*rung, fixed::expected(rung, &decision.candidates)?))).collect();
     let rates = decision.rungs.iter().map(|rung| rung.predicted_kbps).chain(standing.iter().map(|(rung, _)| rung.kbps));
     let (slowest, fastest) = ends_of(rates.filter(|kbps| *kbps > 0.0))?;
     let qualities = decision.rungs.iter().map(|rung| rung.predicted_vmaf).chain(standing.iter().map(|(_, e)| e.vmaf));

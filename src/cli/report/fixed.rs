@@ -14,17 +14,18 @@ pub(super) struct Expected {
     /// VMAF-NEG at its size and rate; that of the curve's last point where the rate is beyond it.
     pub vmaf: f64,
     pub beyond: bool,
-    /// The rate at which the hull gives that quality, kbit/s, where it gives it.
-    pub hull_kbps: Option<f64>,
+    /// The lowest rate at which a size gives that quality, kbit/s, where one gives it.
+    pub best_kbps: Option<f64>,
 }
 
 /// By the title's own curves; none where the size did not compete or the rate is below all that is known.
-pub(super) fn expected(rung: &FixedRung, candidates: &[CandidateCurve], hull: &[HullPoint]) -> Option<Expected> {
+pub(super) fn expected(rung: &FixedRung, candidates: &[CandidateCurve]) -> Option<Expected> {
     let size = candidates.iter().find(|curve| curve.size.width.min(curve.size.height) == rung.short_side)?;
     let last = size.points.last()?;
     let beyond = rung.kbps > last.kbps;
     let vmaf = if beyond { last.vmaf } else { quality_at(&size.points, rung.kbps)? };
-    Some(Expected { vmaf, beyond, hull_kbps: rate_at(hull, vmaf) })
+    let best_kbps = candidates.iter().filter_map(|curve| rate_at(&curve.points, vmaf)).reduce(f64::min);
+    Some(Expected { vmaf, beyond, best_kbps })
 }
 
 /// Quality at a rate, between points in the logarithm of the rate; none outside them.

@@ -215,7 +215,7 @@ fn lead_of_curves(found: &NarrowbandReport) -> String {
     let decision = &found.grounds.decision;
     let sizes = count(decision.candidates.len(), "picture size");
     format!(
-        "What {sizes} cost for this title, by {} calibrated at the final settings. The hull is the best of them at each rate; rungs stand on it.",
+        "What {sizes} cost for this title, by {} calibrated at the final settings. A rung has the size that is best at its rate; the hull spans them all.",
         count(found.grounds.calibration.len(), "encode")
     )
 }

@@ -93,15 +93,15 @@ fn bars(report: &JobReport, story: &Story, bars: &[Bar]) -> String {
 fn table(found: &NarrowbandReport, fixed: &[FixedRung]) -> String {
     let decision = &found.grounds.decision;
     let mut html = String::from(
-        r#"<div class="scroll"><table><caption>The fixed ladder, by this title's own curves</caption><thead><tr><th scope="col">fixed rung</th><th scope="col">kbit/s</th><th scope="col">VMAF-NEG there</th><th scope="col">the same quality on the hull, kbit/s</th><th scope="col">difference</th></tr></thead><tbody>"#,
+        r#"<div class="scroll"><table><caption>The fixed ladder, by this title's own curves</caption><thead><tr><th scope="col">fixed rung</th><th scope="col">kbit/s</th><th scope="col">VMAF-NEG there</th><th scope="col">the same quality in the best size, kbit/s</th><th scope="col">difference</th></tr></thead><tbody>"#,
     );
     for rung in fixed {
-        let expected = fixed::expected(rung, &decision.candidates, &decision.hull);
+        let expected = fixed::expected(rung, &decision.candidates);
         let vmaf =
             expected.map_or("\u{2013}".into(), |e| format!("{}{}", if e.beyond { "over " } else { "" }, grouped(e.vmaf, 1)));
-        let hull = expected.filter(|e| !e.beyond).and_then(|e| e.hull_kbps);
+        let best = expected.filter(|e| !e.beyond).and_then(|e| e.best_kbps);
         let (at, less) =
-            hull.map_or(("\u{2013}".into(), "\u{2013}".into()), |kbps| (rate(kbps), percent(kbps / rung.kbps - 1.0)));
+            best.map_or(("\u{2013}".into(), "\u{2013}".into()), |kbps| (rate(kbps), percent(kbps / rung.kbps - 1.0)));
         let _ = write!(
             html,
             r#"<tr><th scope="row">{}p</th><td>{}</td><td>{vmaf}</td><td>{at}</td><td>{less}</td></tr>"#,

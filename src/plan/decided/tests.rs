@@ -207,6 +207,7 @@ fn calibrated(plan: &Plan, chunk: u32) -> CalibrateReport {
         ticks: 24 * 512,
         finals: wanted.rungs.iter().zip(&wanted.crf).map(sized).collect(),
         probes: vec![point(24.0, 2), point(34.0, 2)],
+        scaled: Vec::new(),
         notes: Vec::new(),
         spent: AnalyseSpent::default(),
     }
@@ -223,10 +224,11 @@ fn a_survey_asks_for_a_second_of_a_few_chunks_in_the_ladders_sizes_and_final_set
         let task = calibrate_task(&plan, &probe, calibration, 2);
         let (reference, rungs) = task.encode.rungs.split_first().unwrap();
         assert_eq!((reference.width, reference.height), (1920, 1080));
-        assert_eq!(rungs.len(), calibration.rungs.len() + 2, "and the probes");
+        let (encoded, scaled) = rungs.split_at(calibration.rungs.len() + 2);
+        assert_eq!(scaled.iter().map(|rung| rung.height).collect::<Vec<_>>(), [720, 540, 432, 360, 234], "what scaling loses");
         assert!(rungs.iter().all(|rung| rung.scale_from.is_none()));
-        assert_eq!(rungs[0].encoder.options["preset"], "fast");
-        assert_eq!(rungs.last().unwrap().encoder.options["preset"], "superfast");
+        assert_eq!(encoded[0].encoder.options["preset"], "fast");
+        assert_eq!(encoded.last().unwrap().encoder.options["preset"], "superfast", "the probes");
     }
     assert_eq!(surveyed(&draft, &probe, &preset, &[]).unwrap().plan.revision(), Revision::Surveyed, "nothing is known");
 }

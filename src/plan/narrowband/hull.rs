@@ -1,7 +1,10 @@
 //! Picture sizes compete: the title's rate and quality at each, and the upper convex hull of them all.
 //!
 //! At each size the title is taken at its own best, all chunks at one slope, for a row of slopes; that is a line of rate
-//! against quality. A size is worth a rung only where no other gives more quality for the rate: on the hull.
+//! against quality. A rung has the size that gives most quality for its rate: it is on the lines' upper envelope. That is more
+//! than the hull, which spans what lies between two of its vertices: where quality falls off at low rates, all sizes between
+//! the largest and the smallest can lie under one chord, and still each be the best there is. The hull tells where more bits
+//! still help, and how far down there is anything.
 
 use super::allocate::{crf_at_slope, ln_multiplier_at};
 use super::curve::Curve;
@@ -85,16 +88,16 @@ impl Hull {
         Self { lines, hull }
     }
 
-    /// Which size gives this quality at the lowest rate, and at which; sizes before `largest` are left out, and so are
-    /// those that are nowhere on the hull. None where no size reaches it.
+    /// Which size gives this quality at the lowest rate, and at which; sizes before `largest` are left out. None where no
+    /// size reaches it.
     pub fn at_quality(&self, vmaf: f64, largest: usize) -> Option<OperatingPoint> {
-        let reaching = self.contenders(largest).filter_map(|n| point_at_quality(&self.lines[n], vmaf));
+        let reaching = self.lines.iter().skip(largest).filter_map(|line| point_at_quality(line, vmaf));
         reaching.reduce(|best, next| if next.rate_bps * AS_GOOD < best.rate_bps { next } else { best })
     }
 
     /// Which size gives most quality at this rate, held to what there is.
     pub fn at_rate(&self, rate_bps: f64, largest: usize) -> Option<OperatingPoint> {
-        let at = self.contenders(largest).filter_map(|n| point_at_rate(&self.lines[n], rate_bps));
+        let at = self.lines.iter().skip(largest).filter_map(|line| point_at_rate(line, rate_bps));
         let best = at.reduce(|best, next| if next.vmaf > best.vmaf { next } else { best })?;
         // The same preference as for a quality: the larger picture where it is as good.
         self.at_quality(best.vmaf, largest).or(Some(best))
@@ -113,10 +116,6 @@ impl Hull {
     /// Lowest rate of any size.
     pub fn lowest_rate_bps(&self) -> Option<f64> {
         self.hull.first().map(|point| point.rate_bps)
-    }
-
-    fn contenders(&self, largest: usize) -> impl Iterator<Item = usize> {
-        (largest..self.lines.len()).filter(|n| self.hull.iter().any(|vertex| vertex.candidate == *n))
     }
 }
 

@@ -113,7 +113,7 @@ impl Transfer {
         let (rate_shift, rate_tilt) =
             ridge(rates, RATE_NOISE, Prior2 { at: (prior.rate_shift, 0.0), doubt: (SHIFT_DOUBT, TILT_DOUBT) });
         let losses = || pairs.iter().map(|pair| (pair.loss_weight, pair.probe_loss, pair.loss - pair.scaling_loss));
-        let measured = title.chunks.iter().all(|chunk| !chunk.scaled.is_empty());
+        let measured = pairs.iter().all(|pair| !title.chunks[pair.chunk].scaled.is_empty());
         let floor_doubt = if measured { MEASURED_FLOOR_DOUBT } else { FLOOR_DOUBT };
         let doubt = Prior2 { at: (0.0, prior.loss_factor), doubt: (floor_doubt, FACTOR_DOUBT) };
         let (mut floor_offset, mut loss_factor) = ridge(losses(), LOSS_NOISE, doubt);

@@ -2,7 +2,7 @@
 
 use super::EncodeTask;
 use crate::plan::Rung;
-use crate::plan::narrowband::ProbePoint;
+use crate::plan::narrowband::{ProbePoint, ScaledPoint};
 use crate::plan::narrowband::grid::SceneCut;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ pub struct Beginning {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CalibrateTask {
     /// The chunk as for its encode. The first rung is the picture as it is shown and is not encoded; then come those of the
-    /// final settings, then the probes.
+    /// final settings, then the probes, then smaller sizes that are not encoded either: it is measured what scaling loses.
     pub encode: EncodeTask,
     /// The CRF of each rung of the final settings, and of each probe.
     pub finals: Vec<f64>,
@@ -42,6 +42,13 @@ pub struct CalibrateTask {
     pub frames: u64,
     /// One picture in so many is scored: of the final settings as it is shown, of the probes in the size they are coded in.
     pub scored_every: u32,
+    /// And of those that are only scaled.
+    #[serde(default = "one")]
+    pub scaled_every: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// How a top rung is measured while it is encoded.
@@ -108,6 +115,9 @@ pub struct CalibrateReport {
     pub finals: Vec<SizedPoint>,
     /// The same pictures with the probes' settings.
     pub probes: Vec<ProbePoint>,
+    /// And scaled to a size and back, not encoded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scaled: Vec<ScaledPoint>,
     /// Why one was not measured.
     pub notes: Vec<String>,
     pub spent: AnalyseSpent,

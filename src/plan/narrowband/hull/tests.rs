@@ -66,6 +66,21 @@ fn a_small_picture_wins_where_bits_are_few_and_the_large_one_where_they_are_many
 }
 
 #[test]
+fn a_size_under_the_hulls_chord_is_taken_where_it_is_the_best() {
+    // Water: quality falls off at low rates, and the chord from the smallest picture to the largest passes over the one between.
+    let large = vec![at(0, 0.6e6, 20.0), at(0, 1.2e6, 42.0), at(0, 3.3e6, 74.0), at(0, 7.5e6, 88.0)];
+    let middle = vec![at(1, 0.3e6, 9.0), at(1, 0.65e6, 27.0), at(1, 1.3e6, 49.0), at(1, 3.4e6, 73.0)];
+    let small = vec![at(2, 0.06e6, 0.2), at(2, 0.22e6, 9.0), at(2, 0.46e6, 23.0), at(2, 0.87e6, 27.0)];
+    let lines = vec![large, middle, small];
+    let hull = Hull { hull: upper_hull(lines.iter().flatten().copied().collect()), lines };
+    assert!(hull.hull.iter().all(|vertex| vertex.candidate != 1), "{:?}", hull.hull);
+    let sizes = [3e6, 1.2e6, 0.7e6, 0.3e6].map(|rate| hull.at_rate(rate, 0).unwrap().candidate);
+    assert_eq!(sizes, [0, 1, 1, 2]);
+    assert_eq!(hull.at_quality(40.0, 0).unwrap().candidate, 1);
+    assert_eq!(hull.at_quality(80.0, 0).unwrap().candidate, 0);
+}
+
+#[test]
 fn quality_and_rate_ask_the_same_line() {
     let hull = two_sizes();
     for vmaf in [66.0, 75.5, 88.0, 95.0] {
