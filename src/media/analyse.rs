@@ -17,8 +17,8 @@ use crate::media::input::Host;
 use crate::media::judge::{Comparison, format_of};
 use crate::media::window::Window;
 use crate::plan::Rung;
-use crate::plan::narrowband::{ProbePoint, ScaledPoint};
 use crate::plan::narrowband::grid::SceneCut;
+use crate::plan::narrowband::{ProbePoint, ScaledPoint};
 use crate::quality::Format;
 use crate::sandbox::protocol::{
     AnalyseReport, AnalyseSpent, AnalyseTask, CalibrateReport, CalibrateTask, EncodeTask, Limits, Refusal, SizedPoint,

@@ -28,29 +28,30 @@ li {{ display: inline-block; margin-right: 12px }} i {{ display: inline-block; w
 """
 
 
-def scaled(value, base, names):
+def scaled(value, base, names, digits):
     """A value with the prefix that keeps it between 1 and the base."""
     step = 0
     while abs(value) >= base and step < len(names) - 1:
         value, step = value / base, step + 1
-    return f"{value:.3g} {names[step]}".strip()
+    return f"{value:.{digits}g} {names[step]}".strip()
 
 
-def shown(value, unit):
-    """A value as Grafana writes it in this unit."""
+def shown(value, unit, digits=3):
+    """A value as Grafana writes it in this unit, to so many digits."""
     if unit == "percentunit":
-        return f"{100 * value:.3g} %"
+        return f"{100 * value:.{digits}g} %"
     if unit == "s":
         size = abs(value)
-        if 0 < size < 1:
-            return f"{1000 * value:.3g} ms" if size >= 1e-3 else f"{1e6 * value:.3g} us"
-        return f"{value:.3g} s" if size < 120 else f"{value / 60:.3g} min" if size < 7200 else f"{value / 3600:.3g} h"
+        for least, factor, name in ((7200, 1 / 3600, "h"), (120, 1 / 60, "min"), (1, 1, "s"), (1e-3, 1e3, "ms"), (1e-9, 1e6, "us")):
+            if size >= least:
+                return f"{value * factor:.{digits}g} {name}"
+        return "0 s"
     if unit in ("bytes", "Bps"):
         names = ["B", "KiB", "MiB", "GiB", "TiB"] if unit == "bytes" else ["B/s", "kB/s", "MB/s", "GB/s"]
-        return scaled(value, 1024 if unit == "bytes" else 1000, names)
+        return scaled(value, 1024 if unit == "bytes" else 1000, names, digits)
     if unit == "bps":
-        return scaled(value, 1000, ["b/s", "kb/s", "Mb/s", "Gb/s"])
-    return scaled(value, 1000, ["", "K", "M"]) + (" ops/s" if unit == "ops" else "")
+        return scaled(value, 1000, ["b/s", "kb/s", "Mb/s", "Gb/s"], digits)
+    return scaled(value, 1000, ["", "K", "M"], digits) + (" ops/s" if unit == "ops" else "")
 
 
 def round_step(span):
@@ -91,22 +92,28 @@ def graph(panel, series, start, end):
     values = [value for _, points in lines for _, value in points]
     low, high = min(values + [defaults.get("min", min(values))]), max(values)
     low = 0 if 0 < low < high / 2 or is_stacked else low
-    if high - low < 1e-12:
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
         low, high = (min(0, low), high) if high else (0, 1)
     x = lambda at: LEFT + (at - start) / (end - start) * (WIDTH - LEFT - 8)
     y = lambda value: TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
     parts, step = [], round_step(high - low)
+    # Neighbouring ticks differ.
+    digits = max(3, 2 + math.floor(math.log10(max(abs(low), abs(high)) / step)))
     for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
         at = y(n * step)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{at:.1f}" y2="{at:.1f}" stroke="#2a2d33"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{shown(n * step, unit)}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{shown(n * step, unit, digits)}</text>')
     for n in range(5):
         at = start + (end - start) * n / 4
         anchor = "start" if n == 0 else "end" if n == 4 else "middle"
         parts.append(f'<text x="{x(at):.1f}" y="{HEIGHT - 3}" text-anchor="{anchor}">{at - start:.0f} s</text>')
-    for n, (_, points) in enumerate(lines):
+    # The last stands on all others: what is filled first lies under the rest.
+    for n, (_, points) in reversed(list(enumerate(lines))):
         colour = COLOURS[n % len(COLOURS)]
         drawn = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in points)
+        if is_stacked:
+            ends = f"{x(points[-1][0]):.1f},{y(0):.1f} {x(points[0][0]):.1f},{y(0):.1f}"
+            parts.append(f'<polygon points="{drawn} {ends}" fill="#181b1f"/><polygon points="{drawn} {ends}" fill="{colour}" fill-opacity="0.3"/>')
         parts.append(f'<polyline points="{drawn}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
     keys = "".join(
         f'<li><i style="background:{COLOURS[n % len(COLOURS)]}"></i>{html.escape(legend)}</li>' for n, (legend, _) in enumerate(series)

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::job::Job;
-use crate::media::fixture::{LocalHost, limits, make};
+use crate::media::fixture::{LocalHost, limits, make as make_clip};
 use crate::media::probe as look_at;
 use crate::plan::preset::Preset;
-use crate::plan::{self, Plan};
+use crate::plan::{self, CalibrationPlan, Plan, make};
 use crate::probe::Probe as Facts;
 use crate::sandbox::protocol::Beginning;
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ impl Bench {
     fn new(arguments: &str, preset: &str, frames: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("source.mp4");
-        make(arguments, &source);
+        make_clip(arguments, &source);
         let host = LocalHost::new(&[&source]);
         let facts = look_at::probe(&host, &limits(), folder.path()).unwrap();
         let set = BTreeMap::from([
@@ -144,4 +144,24 @@ fn ten_bits_are_probed_in_ten_bits() {
     assert_eq!(task.encode.rungs[0].pixel_format, "yuv420p10le");
     let report = bench.analyse(&task);
     assert_eq!((report.probes.len(), report.notes.len()), (2, 0), "{report:?}");
+}
+
+#[test]
+fn what_scaling_alone_loses_is_measured_beside_the_final_encodes() {
+    let bench =
+        Bench::new("-f lavfi -i mandelbrot=s=640x480:r=25 -t 1 -c:v libx264 -preset ultrafast -crf 8", "narrowband-h265", 25);
+    let narrowband = bench.plan.narrowband().unwrap();
+    let mut small = narrowband.probe.rungs[0].clone();
+    (small.width, small.height) = (480, 360);
+    small.encoder.options.insert("crf".into(), "8".into());
+    let wanted = CalibrationPlan { chunk: 0, weight: 1.0, frames: 16, rungs: vec![small], crf: vec![8.0] };
+    let mut task = make::calibrate_task(&bench.plan, &bench.facts, &wanted, 1);
+    task.encode.table = None;
+    let report = calibrate(&LocalHost::new(&[&bench.source]), &limits(), &task).unwrap();
+    assert_eq!((report.frames, report.probes.len(), report.notes.as_slice()), (16, 2, &[][..]));
+    let [larger, smaller] = report.scaled[..] else { panic!("{report:?}") };
+    assert_eq!(((larger.width, larger.height), (smaller.width, smaller.height)), ((480, 360), (312, 234)));
+    assert!(smaller.vmaf_neg + 3.0 < larger.vmaf_neg && larger.vmaf_neg < 99.0, "{report:?}");
+    let hardly_coded = report.finals[0].point.vmaf_neg;
+    assert!(hardly_coded < larger.vmaf_neg && larger.vmaf_neg - hardly_coded < 6.0, "{report:?}");
 }

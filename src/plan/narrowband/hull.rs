@@ -20,7 +20,7 @@ const NEAR_DISPLAY_PERCENT: u32 = 112;
 const SLOPES: usize = 33;
 /// A larger picture that costs no more than this for the same quality is preferred: the difference is within the
 /// curves' error, and the larger one suits larger screens.
-const AS_GOOD: f64 = 1.02;
+const AS_GOOD: f64 = 1.05;
 /// Units of shortfall in sums: millionths of a VMAF point.
 const SHORTFALL_UNITS: f64 = 1e6;
 

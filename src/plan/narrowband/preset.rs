@@ -123,10 +123,10 @@ impl NarrowbandRules {
         (self.effort == Effort::Turbo).then_some(TURBO_STUDIED_S)
     }
 
-    /// The CRFs of the probes.
+    /// The CRFs of the probes. A single one is near the upper rungs, of which quality is asked.
     pub fn probed_crf(&self) -> Vec<f64> {
         let [low, high] = self.probe.crf;
-        if self.effort == Effort::Turbo { vec![(low + high) / 2.0] } else { vec![low, high] }
+        if self.effort == Effort::Turbo { vec![low + (high - low) / 4.0] } else { vec![low, high] }
     }
 
     /// One picture in so many of the top rung is scored; `None`: none is.

@@ -32,6 +32,8 @@ const FACTOR_DOUBT: f64 = 0.4;
 /// And for U, by rule of thumb and as measured.
 const FLOOR_DOUBT: f64 = 10.0;
 const MEASURED_FLOOR_DOUBT: f64 = 6.0;
+/// Of a measured U so much remains, whatever calibrations of poor pictures say.
+const LEAST_FLOOR: f64 = 0.5;
 /// Loss of scaling to a part s of the display's height and back: this times (1 - s)^2. Medians of those shots: 4 at two
 /// thirds, 15 at a half, 32 at a third; for animation much less.
 const FLOOR_OF_SCALING: f64 = 60.0;
@@ -117,10 +119,21 @@ impl Transfer {
         let floor_doubt = if measured { MEASURED_FLOOR_DOUBT } else { FLOOR_DOUBT };
         let doubt = Prior2 { at: (0.0, prior.loss_factor), doubt: (floor_doubt, FACTOR_DOUBT) };
         let (mut floor_offset, mut loss_factor) = ridge(losses(), LOSS_NOISE, doubt);
+        let fixed = |offset: f64| {
+            let there = Prior2 { at: (offset, prior.loss_factor), doubt: (f64::MIN_POSITIVE, FACTOR_DOUBT) };
+            (offset, ridge(losses(), LOSS_NOISE, there).1)
+        };
+        // The line bends: towards more bits it comes out at what scaling loses, whatever its course through poor pictures says.
+        let least = if measured {
+            -LEAST_FLOOR * pairs.iter().map(|pair| pair.scaling_loss).sum::<f64>() / pairs.len() as f64
+        } else {
+            f64::MIN
+        };
         if floor_offset < 0.0 && pairs.iter().all(|pair| pair.scaling_loss + floor_offset < 0.0) {
             // No size gains by itself: the factor alone.
-            let at_zero = Prior2 { at: (0.0, prior.loss_factor), doubt: (f64::MIN_POSITIVE, FACTOR_DOUBT) };
-            (floor_offset, loss_factor) = (0.0, ridge(losses(), LOSS_NOISE, at_zero).1);
+            (floor_offset, loss_factor) = fixed(0.0);
+        } else if floor_offset < least {
+            (floor_offset, loss_factor) = fixed(least);
         }
         Self {
             points: pairs.len(),
@@ -154,11 +167,13 @@ impl Transfer {
     fn like(&self, near: &Self, title: &TitleFacts) -> Self {
         let its_prior = Self::prior(title, near.width, near.height);
         let (here, there) = (shrunk(title, self.width, self.height), shrunk(title, near.width, near.height));
+        // What scaling to this size loses is known then, and need not be made of the other's.
+        let is_measured = title.chunks.iter().any(|chunk| !chunk.scaled.is_empty());
         Self {
             centre_crf: near.centre_crf,
             rate_shift: self.rate_shift + near.rate_shift - its_prior.rate_shift,
             rate_tilt: near.rate_tilt,
-            floor_offset: if there > 0.0 { near.floor_offset * here / there } else { near.floor_offset },
+            floor_offset: if there > 0.0 && !is_measured { near.floor_offset * here / there } else { near.floor_offset },
             loss_factor: self.loss_factor * near.loss_factor / its_prior.loss_factor,
             ..*self
         }

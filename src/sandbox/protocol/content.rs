@@ -2,8 +2,8 @@
 
 use super::EncodeTask;
 use crate::plan::Rung;
-use crate::plan::narrowband::{ProbePoint, ScaledPoint};
 use crate::plan::narrowband::grid::SceneCut;
+use crate::plan::narrowband::{ProbePoint, ScaledPoint};
 use serde::{Deserialize, Serialize};
 
 /// Get to know one chunk: what it costs and looks like at the probes' settings, where its scenes begin.

@@ -151,6 +151,20 @@ fn a_size_without_calibrations_differs_as_the_nearest_one_with() {
 }
 
 #[test]
+fn a_size_whose_scaling_was_measured_keeps_what_was_measured() {
+    let mut title = title(vec![calibrated(1, 27.0, 3.0, 4.0, 1.0)]);
+    let scaled = |(width, height, vmaf_neg)| ScaledPoint { width, height, vmaf_neg };
+    title.chunks[1].scaled = [(1280, 720, 96.0), (960, 540, 92.0), (416, 234, 60.0)].map(scaled).to_vec();
+    let sizes = crate::plan::narrowband::hull::candidates(1920, 1080);
+    let all = estimate_all(&title, &fits(), &sizes);
+    assert_eq!(all[1].points, 1, "a calibration that lost less than scaling and coding together");
+    assert!(all[1].floor_offset < -0.5 && all[1].floor_offset >= -0.5 * loss_of(96.0), "{all:?}");
+    assert!(all.iter().all(|transfer| transfer.floor_offset == all[1].floor_offset), "{all:?}");
+    let floor = all[5].curves(&title, &fits())[1].loss_floor;
+    assert!((floor - loss_of(60.0)).abs() < loss_of(96.0), "not as much less as scaling to 234 lines loses more: {floor}");
+}
+
+#[test]
 fn one_calibration_moves_the_title_and_its_own_chunk_further() {
     let odd = calibrated(1, 27.0, 3.0, 20.0, 1.0);
     let title = title(vec![odd]);
