@@ -152,7 +152,7 @@ fn a_size_without_calibrations_differs_as_the_nearest_one_with() {
 
 #[test]
 fn a_size_whose_scaling_was_measured_keeps_what_was_measured() {
-    let mut title = title(vec![calibrated(1, 27.0, 3.0, 4.0, 1.0)]);
+    let mut title = title(vec![calibrated(1, 27.0, 3.0, 12.0, 1.0)]);
     let scaled = |(width, height, vmaf_neg)| ScaledPoint { width, height, vmaf_neg };
     title.chunks[1].scaled = [(1280, 720, 96.0), (960, 540, 92.0), (416, 234, 60.0)].map(scaled).to_vec();
     let sizes = crate::plan::narrowband::hull::candidates(1920, 1080);
