@@ -71,8 +71,8 @@ pub fn calibrate(host: &dyn Host, limits: &Limits, task: &CalibrateTask) -> Resu
     let as_coded = probes.iter().zip(&task.probes).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: rung });
     let mut study = Study::new(host, encode, task.frames)?;
     study.open_trials(as_shown.chain(as_coded), task.scored_every, limits)?;
-    for rung in reference.map_or(&[][..], |_| smaller) {
-        study.open_scaling(rung, reference.unwrap_or(rung), task.scaled_every)?;
+    for (rung, reference) in smaller.iter().zip(reference.into_iter().cycle()) {
+        study.open_scaling(rung, reference, task.scaled_every)?;
     }
     study.run(limits)?;
     let scaled = study.scaled();

@@ -1,6 +1,6 @@
 //! A real Prometheus scrapes a real fleet that does real jobs: every panel of the dashboards and every recorded rule finds data
-//! there. That alerts fire when they should is shown by `tests/monitoring.rs`. With `TEST_PANELS=FILE` the fleet works longer, and
-//! what the panels found goes into that file, for `tests/tools/draw_dashboards.py` (`make dashboards`).
+//! there, and the dashboards are drawn from it. That alerts fire when they should is shown by `tests/monitoring.rs`. With
+//! `TEST_DASHBOARDS=FOLDER` the fleet works longer, and the pages stay in that folder (`make dashboards`).
 
 use crate::cluster::{ACME, Cluster, Setup};
 use crate::common::http::Client;
@@ -9,7 +9,7 @@ use crate::media::{Clip, kept};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -47,8 +47,26 @@ fn at_interval(expression: &str) -> String {
     expression.replace("$__rate_interval", RATE_INTERVAL)
 }
 
+/// Draws the dashboards from the answers, a page each, into the folder: no panel is without data.
+fn draw(answers: &Value, into: &Path) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::fs::create_dir_all(into).unwrap();
+    let told = into.join("answers.json");
+    std::fs::write(&told, answers.to_string()).unwrap();
+    let mut drawing = Command::new("python3");
+    drawing.arg(root.join("tests/tools/draw_dashboards.py")).arg(root.join("helm/narrows/files/dashboards")).args([&told, into]);
+    let drawn = drawing.output().expect("python3 is installed (make setup)");
+    assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
+    let pages: Vec<&str> = std::str::from_utf8(&drawn.stdout).unwrap().lines().collect();
+    assert_eq!(pages.len(), folder("dashboards").len(), "{pages:?}");
+    for page in pages {
+        let text = std::fs::read_to_string(page).unwrap();
+        assert!(text.contains("<polyline") && !text.contains("No data"), "{page}");
+    }
+}
+
 /// The answers to the panels over the time since `start`, by expression as it stands in the dashboard.
-fn drawn(prometheus: &Prometheus, start: SystemTime) -> Value {
+fn answers(prometheus: &Prometheus, start: SystemTime) -> Value {
     let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap().as_secs();
     let (from, to) = (seconds(start), seconds(SystemTime::now()));
     let answers: Map<String, Value> = panels()
@@ -106,7 +124,7 @@ async fn every_panel_and_every_rule_finds_data_in_a_fleet_that_works() {
         let records = rules.iter().filter(|rule| rule["type"] == "recording");
         records.map(|rule| ("a rule".into(), rule["name"].as_str().unwrap().to_string())).collect()
     };
-    let (file, start) = (std::env::var_os("TEST_PANELS"), SystemTime::now());
+    let (stay_in, start) = (std::env::var_os("TEST_DASHBOARDS"), SystemTime::now());
     let mut missing = Vec::new();
     for number in 1..=MOST_JOBS {
         let (fixed, decided) = (format!("watched-{number}"), format!("watched-{number}-decided"));
@@ -124,14 +142,12 @@ async fn every_panel_and_every_rule_finds_data_in_a_fleet_that_works() {
         });
         let all = panels.iter().cloned().chain(recorded(&prometheus.rules()));
         missing = all.filter(|(_, expression)| is_empty(expression)).collect();
-        if missing.is_empty() && file.is_none() {
+        if missing.is_empty() && stay_in.is_none() {
             break;
         }
     }
-    if let Some(file) = file {
-        std::fs::write(file, drawn(&prometheus, start).to_string()).unwrap();
-    }
     assert!(missing.is_empty(), "nothing is found by these: {missing:#?}");
+    draw(&answers(&prometheus, start), &stay_in.map_or(cluster.home.join("dashboards"), PathBuf::from));
     let names: BTreeSet<String> = prometheus.names().into_iter().collect();
     for rule in prometheus.rules() {
         assert_eq!((&rule["health"], &rule["lastError"]), (&json!("ok"), &Value::Null), "{rule}");

@@ -115,8 +115,8 @@ impl Transfer {
         let (rate_shift, rate_tilt) =
             ridge(rates, RATE_NOISE, Prior2 { at: (prior.rate_shift, 0.0), doubt: (SHIFT_DOUBT, TILT_DOUBT) });
         let losses = || pairs.iter().map(|pair| (pair.loss_weight, pair.probe_loss, pair.loss - pair.scaling_loss));
-        let measured = pairs.iter().all(|pair| !title.chunks[pair.chunk].scaled.is_empty());
-        let floor_doubt = if measured { MEASURED_FLOOR_DOUBT } else { FLOOR_DOUBT };
+        let is_measured = is_scaling_measured(title);
+        let floor_doubt = if is_measured { MEASURED_FLOOR_DOUBT } else { FLOOR_DOUBT };
         let doubt = Prior2 { at: (0.0, prior.loss_factor), doubt: (floor_doubt, FACTOR_DOUBT) };
         let (mut floor_offset, mut loss_factor) = ridge(losses(), LOSS_NOISE, doubt);
         let fixed = |offset: f64| {
@@ -124,7 +124,7 @@ impl Transfer {
             (offset, ridge(losses(), LOSS_NOISE, there).1)
         };
         // The line bends: towards more bits it comes out at what scaling loses, whatever its course through poor pictures says.
-        let least = if measured {
+        let least = if is_measured {
             -LEAST_FLOOR * pairs.iter().map(|pair| pair.scaling_loss).sum::<f64>() / pairs.len() as f64
         } else {
             f64::MIN
@@ -167,13 +167,13 @@ impl Transfer {
     fn like(&self, near: &Self, title: &TitleFacts) -> Self {
         let its_prior = Self::prior(title, near.width, near.height);
         let (here, there) = (shrunk(title, self.width, self.height), shrunk(title, near.width, near.height));
-        // What scaling to this size loses is known then, and need not be made of the other's.
-        let is_measured = title.chunks.iter().any(|chunk| !chunk.scaled.is_empty());
+        // What scaling to this size loses need not be made of the other's where it is known.
+        let grows = there > 0.0 && !is_scaling_measured(title);
         Self {
             centre_crf: near.centre_crf,
             rate_shift: self.rate_shift + near.rate_shift - its_prior.rate_shift,
             rate_tilt: near.rate_tilt,
-            floor_offset: if there > 0.0 && !is_measured { near.floor_offset * here / there } else { near.floor_offset },
+            floor_offset: if grows { near.floor_offset * here / there } else { near.floor_offset },
             loss_factor: self.loss_factor * near.loss_factor / its_prior.loss_factor,
             ..*self
         }
@@ -222,6 +222,11 @@ fn shrunk(title: &TitleFacts, width: u32, height: u32) -> f64 {
     let pixels = |width: u32, height: u32| f64::from(width.max(1)) * f64::from(height.max(1));
     let lacking = 1.0 - (pixels(width, height) / pixels(title.display_width, title.display_height)).sqrt().min(1.0);
     lacking * lacking
+}
+
+/// Whether what scaling loses was measured of some chunk; it is known of the others then, too.
+fn is_scaling_measured(title: &TitleFacts) -> bool {
+    title.chunks.iter().any(|chunk| !chunk.scaled.is_empty())
 }
 
 /// What each chunk loses by a picture size alone: as measured there or in the size most like it, else as the median of

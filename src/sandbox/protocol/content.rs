@@ -43,12 +43,7 @@ pub struct CalibrateTask {
     /// One picture in so many is scored: of the final settings as it is shown, of the probes in the size they are coded in.
     pub scored_every: u32,
     /// And of those that are only scaled.
-    #[serde(default = "one")]
     pub scaled_every: u32,
-}
-
-fn one() -> u32 {
-    1
 }
 
 /// How a top rung is measured while it is encoded.
