@@ -3,8 +3,9 @@
 //! NVENC and QSV take pictures from ordinary memory. VA-API takes them in the device's own alone, so each is copied there. What
 //! fails here is the device's fault until its self-test says otherwise, and is refused for reason `Device`.
 //!
-//! No machine with such a device was at hand when this was written: options are held against libavcodec's tables, routing
-//! and quarantine are tried with a stand-in, and the calls below with none.
+//! No machine with a card that encodes was at hand when this was written: options are held against libavcodec's tables, routing
+//! and quarantine are tried with a stand-in. On an H200, which has no encoder, NVIDIA's driver 580 loads in the jail, starts
+//! CUDA, and refuses the session as it does outside; VA-API and QSV are tried with none.
 
 use crate::job::Class;
 use crate::media::error::{Result, allocated, c, check, refuse};

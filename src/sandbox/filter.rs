@@ -154,18 +154,30 @@ const NOT_THERE: &[i64] = &[
 /// Answered with EPERM: the caller does without.
 const REFUSED: &[i64] = &[libc::SYS_sched_setparam, libc::SYS_sched_setattr, libc::SYS_mlock];
 
-/// The same of a child with a device: drivers ask for these, and do without. They are not allowed by the list; here they must
-/// only not kill.
+/// Allowed beside those to a child with a device. By traces of NVIDIA's driver 580, which gives up where one of these fails: its
+/// threads wake each other, and it binds and listens at a local name for processes that would share its memory. Nobody can be
+/// reached by such a socket: `connect`, `accept` and what sends and receives stay forbidden.
+const OF_DRIVERS: &[i64] =
+    &[libc::SYS_eventfd2, libc::SYS_pipe2, libc::SYS_dup, libc::SYS_pselect6, libc::SYS_socket, libc::SYS_bind, libc::SYS_listen];
+
+/// The same of a child with a device: drivers ask for these, and do without: NVIDIA's looks for a server that shares the card
+/// (MPS) and tidies the names of its devices. They are not allowed by the list; here they must only not kill.
 const REFUSED_TO_DRIVERS: &[i64] = &[
-    libc::SYS_socket,
     libc::SYS_connect,
+    libc::SYS_accept4,
+    libc::SYS_setsockopt,
+    libc::SYS_symlinkat,
     libc::SYS_mknodat,
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
     libc::SYS_memfd_create,
-    libc::SYS_eventfd2,
-    libc::SYS_pipe2,
     libc::SYS_process_vm_readv,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_symlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mknod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
 ];
 
 /// Answered with success, and not done: wishes about where and how urgently threads run, which are the operator's to say.
@@ -190,10 +202,17 @@ fn own_limit_is_read() -> Built<SeccompRule> {
 
 /// Calls that are looked at before they are allowed. Where a condition only says that another filter answers with an
 /// error, it is not repeated here.
-fn looked_at() -> Built<Rules> {
+fn looked_at(with_device: bool) -> Built<Rules> {
     use SeccompCmpOp::{Eq, MaskedEq};
     let own_process = u64::from(std::process::id());
-    let fcntl = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_DUPFD_CLOEXEC];
+    let mut fcntl = vec![libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_DUPFD_CLOEXEC];
+    if with_device {
+        // Drivers' descriptors do not block. Never F_SETOWN or F_SETSIG: those send signals.
+        fcntl.push(libc::F_SETFL);
+    }
+    // x265 lowers the priority of its own threads; NVIDIA's driver names this process.
+    let own_priority = [0, own_process].map(|who| when(&[(0, Eq, libc::PRIO_PROCESS as u64), (1, Eq, who)]));
+    let own_priority = own_priority.into_iter().collect::<Built<Vec<_>>>()?;
     Ok(BTreeMap::from([
         // Threads, never processes.
         (libc::SYS_clone, vec![when(&[(0, MaskedEq(CLONE_LOOKED_AT), libc::CLONE_THREAD as u64)])?]),
@@ -201,20 +220,20 @@ fn looked_at() -> Built<Rules> {
         (libc::SYS_tgkill, vec![when(&[(0, Eq, own_process)])?]),
         // Read a limit of one's own; set none.
         (libc::SYS_prlimit64, vec![own_limit_is_read()?]),
-        // x265 lowers the priority of its own threads.
-        (libc::SYS_setpriority, vec![when(&[(0, Eq, libc::PRIO_PROCESS as u64), (1, Eq, 0)])?]),
+        (libc::SYS_setpriority, own_priority),
         (libc::SYS_fcntl, fcntl.iter().map(|command| when(&[(1, Eq, *command as u64)])).collect::<Built<_>>()?),
     ]))
 }
 
 /// Allowed calls, and those that another filter answers with an error: here they must only not kill.
 fn allow_list(with_device: bool) -> Built<Rules> {
-    let mut rules = looked_at()?;
+    let mut rules = looked_at(with_device)?;
     let answered = [libc::SYS_prctl, libc::SYS_ioctl];
     for call in PLAIN.iter().chain(PLAIN_HERE).chain(NOT_THERE).chain(REFUSED).chain(IGNORED).chain(&answered) {
         rules.insert(*call, vec![]);
     }
     if with_device {
+        rules.extend(whatever_the_arguments(OF_DRIVERS));
         rules.extend(whatever_the_arguments(REFUSED_TO_DRIVERS));
     }
     Ok(rules)
@@ -243,6 +262,7 @@ fn answered_with_eperm(with_device: bool) -> Built<Rules> {
         for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_ioctl] {
             rules.remove(&call);
         }
+        rules.insert(libc::SYS_socket, vec![when(&[(0, Ne, libc::AF_UNIX as u64)])?]);
         rules.extend(whatever_the_arguments(REFUSED_TO_DRIVERS));
     }
     Ok(rules)
@@ -311,9 +331,10 @@ mod tests {
             assert!(!rules.contains_key(&call), "system call {call}");
         }
         let (answered, with_device) = (answered_with_eperm(true).unwrap(), allow_list(true).unwrap());
-        for call in banned.iter().filter(|call| with_device.contains_key(call)) {
+        for call in banned.iter().filter(|call| **call != libc::SYS_socket && with_device.contains_key(call)) {
             assert!(answered[call].is_empty(), "a driver is answered, and system call {call} is not made");
         }
+        assert!(!answered[&libc::SYS_socket].is_empty(), "a driver's socket is looked at");
         assert!(answered_with_eperm(false).unwrap()[&libc::SYS_ioctl].is_empty(), "without a device there is no ioctl");
         assert!(!answered.contains_key(&libc::SYS_ioctl));
         assert!(!rules[&libc::SYS_clone].is_empty(), "clone is looked at");

@@ -59,7 +59,11 @@ const TOPOLOGY: [&str; 2] = ["/sys/devices/system/cpu", "/sys/devices/system/nod
 /// what they read of the device.
 const DRIVER_FOLDERS: [&str; 8] =
     ["/lib", "/usr/lib", "/usr/share", "/proc/driver/nvidia", "/proc/self", "/sys/bus/pci", "/sys/dev/char", "/sys/devices"];
-const DRIVER_FACTS: [&str; 4] = ["/etc/ld.so.cache", "/proc/devices", "/proc/modules", "/proc/cpuinfo"];
+const DRIVER_FACTS: [&str; 5] =
+    ["/etc/ld.so.cache", "/proc/devices", "/proc/modules", "/proc/cpuinfo", "/proc/sys/vm/mmap_min_addr"];
+/// A child that encodes on a device names its threads here, and NVIDIA's driver 580 gives up where it cannot. All there is of
+/// this process alone.
+const OWN_THREADS: &str = "/proc/self/task";
 /// What counts as a child's memory where the driver reserves far more addresses than it will ever use, as NVIDIA's does:
 /// what can be written.
 const RESERVING_MEMORY: Resource = Resource::RLIMIT_DATA;
@@ -218,19 +222,24 @@ fn landlock(scratch: &Path, devices: &[String]) -> Result<RestrictionStatus, Box
         wanted.iter().filter_map(|path| PathFd::new(path).ok())
     };
     let (drivers, facts) = (of_driver(&DRIVER_FOLDERS), of_driver(&DRIVER_FACTS));
+    let named = PathFd::new(OWN_THREADS).ok().filter(|_| !devices.is_empty());
     let usable = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     let devices = devices.iter().filter_map(|file| PathFd::new(file).ok());
-    let status = Ruleset::default()
-        .handle_access(all)?
-        .handle_access(AccessNet::from_all(LANDLOCK_ABI))?
-        .scope(Scope::from_all(LANDLOCK_ABI))?
-        .create()?
-        .add_rule(PathBeneath::new(PathFd::new(scratch)?, all & !special))?
-        .add_rules(topology.map(|folder| Ok::<_, RulesetError>(PathBeneath::new(folder, readable))))?
-        .add_rules(drivers.map(|folder| Ok::<_, RulesetError>(PathBeneath::new(folder, readable | AccessFs::Execute))))?
-        .add_rules(facts.map(|file| Ok::<_, RulesetError>(PathBeneath::new(file, AccessFs::ReadFile))))?
-        .add_rules(devices.map(|file| Ok::<_, RulesetError>(PathBeneath::new(file, usable))))?
-        .restrict_self()?;
+    let status =
+        Ruleset::default()
+            .handle_access(all)?
+            .handle_access(AccessNet::from_all(LANDLOCK_ABI))?
+            .scope(Scope::from_all(LANDLOCK_ABI))?
+            .create()?
+            .add_rule(PathBeneath::new(PathFd::new(scratch)?, all & !special))?
+            .add_rules(topology.map(|folder| Ok::<_, RulesetError>(PathBeneath::new(folder, readable))))?
+            .add_rules(drivers.map(|folder| Ok::<_, RulesetError>(PathBeneath::new(folder, readable | AccessFs::Execute))))?
+            .add_rules(named.into_iter().map(|tasks| {
+                Ok::<_, RulesetError>(PathBeneath::new(tasks, readable | AccessFs::WriteFile | AccessFs::Truncate))
+            }))?
+            .add_rules(facts.map(|file| Ok::<_, RulesetError>(PathBeneath::new(file, AccessFs::ReadFile))))?
+            .add_rules(devices.map(|file| Ok::<_, RulesetError>(PathBeneath::new(file, usable))))?
+            .restrict_self()?;
     Ok(status)
 }
 

@@ -56,7 +56,11 @@ impl Bench {
 
     /// Runs `deed` to its end; asserts that nothing of its group is left and that the jail was the tightest.
     pub fn run(&self, deed: &str) -> Finished {
-        self.run_until(deed, &mut |_| {}, pending())
+        self.run_task(task(deed))
+    }
+
+    pub fn run_task(&self, task: Task) -> Finished {
+        self.end_of(task, &mut |_| {}, pending())
     }
 
     pub fn run_until(
@@ -65,7 +69,11 @@ impl Bench {
         on_progress: &mut (dyn FnMut(u64) + Send),
         stop: impl Future<Output = ()> + Send,
     ) -> Finished {
-        let finished = runtime().block_on(self.start(deed, on_progress, stop));
+        self.end_of(task(deed), on_progress, stop)
+    }
+
+    fn end_of(&self, task: Task, on_progress: &mut (dyn FnMut(u64) + Send), stop: impl Future<Output = ()> + Send) -> Finished {
+        let finished = runtime().block_on(self.start_task(task, on_progress, stop));
         let pid = finished.pid.unwrap_or_else(|| panic!("no child: {}", finished.outcome));
         assert_group_is_gone(pid);
         assert!(!Path::new(&format!("/proc/{pid}")).exists(), "the child is reaped");
@@ -78,8 +86,16 @@ impl Bench {
         on_progress: &'a mut (dyn FnMut(u64) + Send),
         stop: impl Future<Output = ()> + Send + 'a,
     ) -> impl Future<Output = Finished> + Send + 'a {
+        self.start_task(task(deed), on_progress, stop)
+    }
+
+    fn start_task<'a>(
+        &'a self,
+        task: Task,
+        on_progress: &'a mut (dyn FnMut(u64) + Send),
+        stop: impl Future<Output = ()> + Send + 'a,
+    ) -> impl Future<Output = Finished> + Send + 'a {
         let (inputs, limits, scratch) = (self.inputs.clone(), self.limits.clone(), self.scratch());
-        let task = task(deed);
         async move { self.sandbox.run(task, inputs, limits, &scratch, on_progress, stop).await }
     }
 }

@@ -1,5 +1,6 @@
 //! The child's side of the tests: every deed it can be told to try.
 
+use crate::driver;
 use narrows::sandbox::child::{self, Parent};
 use narrows::sandbox::protocol::{
     FromChild, KIND_BYTES, MAX_FRAME_BYTES, Order, Refusal, RefusalReason, RemuxReport, Report, Task, frame, message,
@@ -30,10 +31,14 @@ pub fn child_of(kind: Option<&str>) -> Option<ExitCode> {
 }
 
 fn work(order: &Order, parent: &Parent) -> Result<Report, Refusal> {
-    let Task::Remux(task) = &order.task else { panic!("another task") };
+    let deed = match &order.task {
+        Task::Remux(task) => &task.file,
+        Task::Encode(task) => &task.device.as_ref().unwrap().path,
+        _ => panic!("another task"),
+    };
     let refusal = |reason, message: String| Refusal { reason, message };
-    match perform(&task.file, Path::new(&order.scratch), parent) {
-        Ok(packets) => Ok(Report::Remux(RemuxReport { file: task.file.clone(), bytes: parent.bytes_read(), packets })),
+    match perform(deed, Path::new(&order.scratch), parent) {
+        Ok(packets) => Ok(Report::Remux(RemuxReport { file: deed.clone(), bytes: parent.bytes_read(), packets })),
         Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Err(refusal(RefusalReason::Memory, error.to_string())),
         Err(error) => Err(refusal(RefusalReason::Internal, error.to_string())),
     }
@@ -100,6 +105,10 @@ fn perform(deed: &str, scratch: &Path, parent: &Parent) -> Deed {
         }
         "panic" => panic!("a bug"),
         "finish-and-hang" => finish_and_hang(),
+        "as-a-driver" => driver::as_a_driver(),
+        "as-a-curious-driver" => driver::as_a_curious_driver(),
+        "own-a-descriptor" => driver::own_a_descriptor(),
+        "send" => driver::send(),
         _ => on_the_wire(name, parent),
     }
 }

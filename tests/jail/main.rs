@@ -6,6 +6,7 @@
 
 mod bench;
 mod deeds;
+mod driver;
 mod escapes;
 mod life;
 mod limits;
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
     if let Some(child) = deeds::child_of(std::env::args().nth(1).as_deref()) {
         return child;
     }
-    let tests = [escapes::TESTS, limits::TESTS, life::TESTS, wire::TESTS].concat();
+    let tests = [escapes::TESTS, driver::TESTS, limits::TESTS, life::TESTS, wire::TESTS].concat();
     let trials = tests.into_iter().map(|(name, test)| {
         Trial::test(name, move || {
             test();

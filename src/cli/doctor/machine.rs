@@ -153,7 +153,8 @@ impl Bench {
 }
 
 /// What may be wrong with a device.
-const DEVICE_FIX: &str = "install the driver, give this user the right to its files, or take it out of [[worker.devices]]";
+const DEVICE_FIX: &str = "install the driver, give this user the right to its files, or take the device out of [[worker.devices]]; \
+     cards for computing alone, such as NVIDIA's A100, H100 and H200, have no encoder";
 const REPORT_IT: &str = "report it with this line, NARROWS_LOG__LEVEL=debug and the version of this machine's kernel";
 
 fn in_words(level: JailLevel) -> &'static str {
