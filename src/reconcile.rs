@@ -224,6 +224,7 @@ mod tests {
             scaler: "bicubic".into(),
             encoder: encoder::aac(128_000),
             colour: OutputColour::default(),
+            interest: Vec::new(),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::media::error::{AGAIN, Options, Result, allocated, c, check, refusal, 
 use crate::media::ffi;
 use crate::media::fragment::Fragmenter;
 use crate::media::frame::{Frame, Packet};
+use crate::media::interest::Interest;
 use crate::media::judge::Judge;
 use crate::plan::time::Rational;
 use crate::plan::{Encoder, Rung};
@@ -271,7 +272,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// An open encoder.
-pub(crate) struct Codec(pub(crate) *mut ffi::AVCodecContext, pub(crate) Option<Hardware>);
+pub(crate) struct Codec(pub(crate) *mut ffi::AVCodecContext, pub(crate) Option<Hardware>, pub(crate) Interest);
 
 impl Codec {
     pub(crate) fn open(task: &EncodeTask, rung: &Rung) -> Result<Self> {
@@ -282,14 +283,15 @@ impl Codec {
             return refuse(RefusalReason::Settings, format!("encoder {} is not installed here", rung.encoder.library));
         }
         // SAFETY: the codec is not null; the context is ours.
-        let mut encoder = Self(allocated(unsafe { ffi::avcodec_alloc_context3(codec) }, "an encoder")?, None);
+        let mut encoder =
+            Self(allocated(unsafe { ffi::avcodec_alloc_context3(codec) }, "an encoder")?, None, Interest::new(rung));
         encoder.describe(task, rung)?;
         let device = task.device.as_ref();
         if let Some(device) = device {
             // SAFETY: the context is ours, and not open yet.
             encoder.1 = Hardware::attach(device, unsafe { &mut *encoder.0 })?;
         }
-        let mut options = Options::new(with_threads(&rung.encoder, task.threads).into_iter().chain(device::options(device)));
+        let mut options = Options::new(with_ours(&rung.encoder, task.threads).into_iter().chain(device::options(device)));
         // SAFETY: the context is set up.
         let code = unsafe { ffi::avcodec_open2(encoder.0, codec, &mut options.0) };
         if code < 0 {
@@ -354,11 +356,12 @@ impl Codec {
     }
 
     pub(crate) fn send(&mut self, frame: Option<&Frame>) -> Result<()> {
-        let uploaded = match (frame, &self.1) {
+        let made = match (frame, &self.1) {
             (Some(frame), Some(hardware)) => Some(hardware.upload(frame)?),
-            _ => None,
+            (Some(frame), None) => self.2.told(frame)?,
+            (None, _) => None,
         };
-        let frame = uploaded.as_ref().or(frame).map_or(std::ptr::null(), |f| f.0.cast_const());
+        let frame = made.as_ref().or(frame).map_or(std::ptr::null(), |f| f.0.cast_const());
         // SAFETY: the encoder is open; a null frame means the end.
         match unsafe { ffi::avcodec_send_frame(self.0, frame) } {
             0.. | ffi::AVERROR_EOF => Ok(()),
@@ -395,15 +398,53 @@ impl Drop for Codec {
     }
 }
 
-/// The plan's options and the worker's own choice of threads, which changes no bit of the output: x265's pools.
-fn with_threads(encoder: &Encoder, threads: u32) -> Vec<(String, String)> {
+/// The plan's options and what a worker adds to them, for the sake of the same bits on every machine.
+///
+/// x265 gets its pools, which change none. x264 does without AVX-512: with it, the macroblock tree of x264 164 reads memory that
+/// nobody has written where a row is not a multiple of eight macroblocks, and what is made depends on what lay there.
+fn with_ours(encoder: &Encoder, threads: u32) -> Vec<(String, String)> {
     let mut options: Vec<(String, String)> = encoder.options.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-    if encoder.library == "libx265" {
-        let pools = if threads <= 1 { "none".to_string() } else { threads.to_string() };
-        match options.iter_mut().find(|(key, _)| key == "x265-params") {
-            Some((_, text)) => *text = format!("{text}:pools={pools}"),
-            None => options.push(("x265-params".into(), format!("pools={pools}"))),
+    let pools = if threads <= 1 { "none".to_string() } else { threads.to_string() };
+    // The last of two counts: threads are the worker's to say, instructions the preset's.
+    let (key, first, last) = match encoder.library.as_str() {
+        "libx265" => ("x265-params", None, Some(format!("pools={pools}"))),
+        "libx264" if has_avx512() => ("x264-params", Some("asm=avx2".to_string()), None),
+        _ => return options,
+    };
+    let planned = options.iter().position(|(name, _)| name == key).map(|at| options.swap_remove(at).1);
+    let params: Vec<String> = [first, planned, last].into_iter().flatten().collect();
+    options.push((key.into(), params.join(":")));
+    options
+}
+
+fn has_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::media::fixture::{encoded, make};
+    use serde_json::json;
+
+    #[test]
+    fn what_lay_in_memory_before_changes_no_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("source.mp4");
+        make("-f lavfi -i mandelbrot=s=426x240:r=25 -t 1 -pix_fmt yuv420p -c:v libx264 -qp 4", &source);
+        for (preset, speed) in [("h264", "fast"), ("h265", "fast"), ("av1", "10")] {
+            // 27 macroblocks in a row, and 20.
+            let rungs = json!([{ "height": 240, "crf": 36 }, { "height": 180, "crf": 36 }]);
+            let after = |filling: i32| {
+                // SAFETY: a plain setting; no other test is in this process.
+                unsafe { libc::mallopt(libc::M_PERTURB, filling) };
+                encoded(&source, folder.path(), preset, &[("video.rungs", rungs.clone()), ("video.speed", speed.into())])
+            };
+            let [zeroes, ones, mixed] = [0, 255, 85].map(after);
+            assert!(zeroes.iter().all(|made| made.len() > 1000) && zeroes.len() == 2, "{preset}");
+            assert!(zeroes == ones && zeroes == mixed, "{preset}");
         }
     }
-    options
 }

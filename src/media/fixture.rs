@@ -1,6 +1,11 @@
 //! What tests of media need: a host over local files, and the `ffmpeg` program to make sources and to judge outputs.
 
+use crate::job::Job;
+use crate::media::encode::encode;
+use crate::media::probe as look_at;
 use crate::media::{Host, ffi};
+use crate::plan::preset::Preset;
+use crate::plan::{self, make as making};
 use crate::sandbox::protocol::Limits;
 use std::cell::Cell;
 use std::fs::File;
@@ -77,4 +82,22 @@ pub fn lines(program: &str, arguments: &str, path: &Path) -> Vec<String> {
 /// What the `ffmpeg` program has to complain of when it decodes a whole file.
 pub fn complaints(path: &Path) -> String {
     String::from_utf8(run("ffmpeg", "-nostdin -v warning -i {0} -map 0 -f null -", &[path]).stderr).unwrap()
+}
+
+/// The first chunk of a source by a preset with these changes, each rung as a file: its init segment and its segments.
+pub fn encoded(source: &Path, scratch: &Path, preset: &str, set: &[(&str, serde_json::Value)]) -> Vec<Vec<u8>> {
+    let facts = look_at::probe(&LocalHost::new(&[source]), &limits(), scratch).unwrap();
+    let set = set.iter().map(|(path, value)| ((*path).to_string(), value.clone())).collect();
+    let job = Job::parse(br#"{"input":{"uri":"in.mp4"},"output":{"uri":"out/"}}"#).unwrap();
+    let plan = plan::make(&job, &facts, &Preset::built_in(preset, &set).unwrap()).unwrap();
+    let mut task = making::encode_task(&plan, &facts, 0, 1);
+    // The container is opened: there is no second input here.
+    task.table = None;
+    let report = encode(&LocalHost::new(&[source]), &limits(), scratch, &task).unwrap();
+    let read = |file: &str| std::fs::read(scratch.join(file)).unwrap();
+    let whole = |rung: &crate::sandbox::protocol::EncodedRung| {
+        let segments = rung.segments.iter().flat_map(|segment| read(&segment.file));
+        read(&rung.init.file).into_iter().chain(segments).collect()
+    };
+    report.rungs.iter().map(whole).collect()
 }

@@ -23,6 +23,7 @@ pub mod fragment;
 pub mod frame;
 pub mod hdr;
 pub mod input;
+mod interest;
 pub mod judge;
 pub mod libraries;
 pub mod look;

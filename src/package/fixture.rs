@@ -37,6 +37,7 @@ fn plan() -> Plan {
         scaler: "bicubic".into(),
         encoder: encoder("libx264", "avc1"),
         colour: OutputColour { video_range: "SDR".into(), ..OutputColour::default() },
+        interest: Vec::new(),
     };
     let chunk = |index, start, end, first_segment, segments: &[i64]| Chunk {
         index,

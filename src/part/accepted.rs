@@ -68,7 +68,7 @@ impl Accepted {
     /// It asks for a device, and none fits.
     pub fn on(self, devices: &[Class]) -> Result<Self, JobError> {
         let rules = self.preset.video.as_ref();
-        let fits = |class: &&Class| rules.is_some_and(|rules| rules.equivalents.contains_key(class));
+        let fits = |class: &&Class| rules.is_some_and(|rules| rules.interest.is_empty() && rules.equivalents.contains_key(class));
         let class = match (self.job.class, devices.iter().find(fits)) {
             (ClassChoice::Cpu, _) | (ClassChoice::Auto, None) => Class::Cpu,
             (ClassChoice::Auto | ClassChoice::Gpu, Some(class)) => *class,
@@ -86,6 +86,9 @@ impl Accepted {
             return format!(
                 "is gpu, and preset {preset} names no encoder of a device; say cpu or auto, or choose another preset"
             );
+        }
+        if self.preset.video.as_ref().is_some_and(|rules| !rules.interest.is_empty()) {
+            return "is gpu, and no encoder of a device is told regions (video.interest); say cpu or auto".into();
         }
         if devices.is_empty() {
             return "is gpu, and there is no device here ([devices] classes is empty); say cpu or auto".into();
@@ -163,6 +166,9 @@ mod tests {
         assert!(gpu("narrowband-h265", &both).contains("calibrated for software encoders"));
         assert!(gpu("av1", &both).contains("names no encoder of a device"));
         assert!(gpu("h264", &[]).contains("[devices] classes is empty"));
+        let face = r#","set":{"video.interest":[{"x":0,"y":0,"width":0.5,"height":1,"qp_offset":-4}]}"#;
+        assert_eq!(class(face, &both), Ok(Class::Cpu), "devices are told no regions");
+        assert!(class(&format!(r#"{face},"class":"gpu""#), &both).unwrap_err().contains("video.interest"));
         let first = Accepted::new(job(""), source()).unwrap();
         assert!(first.clone().on(&both).unwrap().is_same(&first), "devices come and go; the job is the same");
     }

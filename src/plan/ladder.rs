@@ -1,6 +1,7 @@
 //! The ladder: which rungs a source gets, how large they are, and in which pixels.
 
 use super::encoder::{self, Picture};
+use super::interest;
 use super::pixel::{self, PixelChoice};
 use super::preset::{HdrRule, PixelRule, RungRule, Scaler, VideoRules};
 use super::time::Rational;
@@ -130,6 +131,7 @@ fn rung(
         .into(),
         encoder: encoder::video(rules, goal, &picture),
         colour: colour(stream, &pixels.format, tone_map),
+        interest: interest::regions(rules, size.width, size.height),
     }
 }
 

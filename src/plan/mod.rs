@@ -7,6 +7,7 @@ pub mod chunks;
 pub mod decided;
 pub mod device;
 pub mod encoder;
+pub mod interest;
 pub mod ladder;
 pub mod make;
 pub mod marker;
@@ -21,6 +22,7 @@ pub use make::{PlanError, analyse_task, audio_task, calibrate_task, encode_task,
 
 use crate::job::{Class, OnDamage};
 use crate::probe::Clock;
+use interest::Region;
 use preset::{DamageRules, Packaging};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -289,6 +291,9 @@ pub struct Rung {
     pub scaler: String,
     pub encoder: Encoder,
     pub colour: OutputColour,
+    /// Where the quantiser is offset.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interest: Vec<Region>,
 }
 
 /// One encoder, fully pinned: the same for every chunk.

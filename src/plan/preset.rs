@@ -2,6 +2,7 @@
 
 use crate::job::Class;
 use crate::plan::device::{self, Equivalent};
+use crate::plan::interest::{self, Interest};
 use crate::plan::narrowband::preset::NarrowbandRules;
 use crate::plan::time::Rational;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -116,6 +117,9 @@ pub struct VideoRules {
     pub upscale: bool,
     #[serde(default)]
     pub scaler: Scaler,
+    /// Where in the picture quality is worth more, or less.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interest: Vec<Interest>,
     /// What stands for the encoder in other classes: `[video.equivalents.nvenc]`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub equivalents: BTreeMap<Class, Equivalent>,
@@ -342,6 +346,7 @@ impl Preset {
         if !(0.0..=1.0).contains(&self.damage.max_lost_share) {
             return bad("damage.max_lost_share", "0 to 1");
         }
+        self.video.as_ref().map_or(Ok(()), interest::check)?;
         match (&self.narrowband, &self.video) {
             (Some(narrowband), Some(video)) => narrowband.check(video)?,
             (Some(_), None) => return bad("narrowband", "there is no video whose ladder could be decided"),

@@ -12,6 +12,7 @@ use crate::media::error::{Options, Result, allocated, c, check, refusal, refuse,
 use crate::media::ffi;
 use crate::media::fragment::Fragmenter;
 use crate::media::frame::{Frame, Packet};
+use crate::media::interest::Interest;
 use crate::plan::AudioPlan;
 use crate::plan::time::Rational;
 use crate::sandbox::protocol::{InitSegment, Limits, RefusalReason, Segment};
@@ -185,7 +186,7 @@ fn open_encoder(plan: &AudioPlan, layout: &Layout) -> Result<Codec> {
     let mut options = Options::new(&plan.encoder.options);
     // SAFETY: the context is ours from here on; the layout is valid and copied; the options are ours.
     let (codec, code) = unsafe {
-        let codec = Codec(allocated(ffi::avcodec_alloc_context3(found), "an encoder")?, None);
+        let codec = Codec(allocated(ffi::avcodec_alloc_context3(found), "an encoder")?, None, Interest::default());
         let x = &mut *codec.0;
         x.sample_fmt = ffi::AVSampleFormat::AV_SAMPLE_FMT_FLTP;
         x.sample_rate = plan.sample_rate as i32;

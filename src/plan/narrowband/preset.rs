@@ -142,7 +142,8 @@ impl NarrowbandRules {
 
     /// The rules of the probe's encoder: the preset's own, but fast.
     pub fn probe_encoder(&self, video: &VideoRules) -> VideoRules {
-        VideoRules { speed: self.probe.speed.clone(), ..video.clone() }
+        // The fastest speeds take no regions; what those change is seen by calibration.
+        VideoRules { speed: self.probe.speed.clone(), interest: Vec::new(), ..video.clone() }
     }
 
     /// # Errors
