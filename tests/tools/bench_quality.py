@@ -206,8 +206,8 @@ def mean_crf(report, rung):
 
 
 def bd_rate(anchor, test, by="neg"):
-    """Mean difference of rate at equal quality, %; piecewise linear in quality over the logarithm of rate. None: they overlap by
-    less than half."""
+    """Mean difference of rate at equal quality, %, between monotone cubics of the logarithm of rate over quality (Bjontegaard,
+    VCEG-M33, with the interpolation that has no overshoot). None: they overlap by less than half."""
     def curve(rungs):
         points = []
         for rung in sorted(rungs, key=lambda rung: rung["kbps"]):
@@ -220,31 +220,61 @@ def bd_rate(anchor, test, by="neg"):
     low, high = max(a[0][0], t[0][0]), min(a[-1][0], t[-1][0])
     if high - low < 0.5 * min(a[-1][0] - a[0][0], t[-1][0] - t[0][0]):
         return None
-    def at(points, quality):
-        for (q0, r0), (q1, r1) in zip(points, points[1:]):
-            if quality <= q1:
-                return r0 + (r1 - r0) * (quality - q0) / (q1 - q0)
-        return points[-1][1]
     steps = 400
     qualities = [low + (high - low) * (n + 0.5) / steps for n in range(steps)]
-    mean = sum(at(t, q) - at(a, q) for q in qualities) / steps
+    at_a, at_t = monotone(a), monotone(t)
+    mean = sum(at_t(q) - at_a(q) for q in qualities) / steps
     return 100 * (math.exp(mean) - 1)
 
 
+def monotone(points):
+    """The cubic through points (x, y) of rising x that has no extremum between them, as a function (Fritsch and Butland, 1984)."""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    widths = [b - a for a, b in zip(xs, xs[1:])]
+    slopes = [(b - a) / w for a, b, w in zip(ys, ys[1:], widths)]
+
+    def inner(n):
+        before, after = slopes[n - 1], slopes[n]
+        if before * after <= 0:
+            return 0.0
+        long, short = 2 * widths[n] + widths[n - 1], widths[n] + 2 * widths[n - 1]
+        return (long + short) / (long / before + short / after)
+
+    def end(width, beyond, slope, next_slope):
+        tangent = ((2 * width + beyond) * slope - width * next_slope) / (width + beyond)
+        if tangent * slope <= 0:
+            return 0.0
+        return 3 * slope if slope * next_slope <= 0 and abs(tangent) > 3 * abs(slope) else tangent
+
+    if len(slopes) < 2:
+        tangents = slopes * 2
+    else:
+        first, last = (widths[0], widths[1], slopes[0], slopes[1]), (widths[-1], widths[-2], slopes[-1], slopes[-2])
+        tangents = [end(*first), *(inner(n) for n in range(1, len(slopes))), end(*last)]
+
+    def at(x):
+        n = max(0, min(len(widths) - 1, next((n for n, right in enumerate(xs[1:]) if x <= right), len(widths) - 1)))
+        width, part = widths[n], (x - xs[n]) / widths[n]
+        rise = ys[n + 1] - ys[n]
+        c = 3 * rise - width * (2 * tangents[n] + tangents[n + 1])
+        d = width * (tangents[n] + tangents[n + 1]) - 2 * rise
+        return ys[n] + part * (width * tangents[n] + part * (c + part * d))
+    return at
+
+
 def rate_at(rungs, quality, by):
-    """The rate, kbit/s, that gives this quality, between two rungs in the logarithm of rate; that of the last where even it is
-    better, None where the first is worse."""
+    """The rate, kbit/s, that gives this quality, between rungs as in `bd_rate`; that of the last where even it is better, None
+    where the first is worse."""
     rising = []
     for rung in sorted(rungs, key=lambda rung: rung["kbps"]):
         if not rising or rung[by] > rising[-1][by]:
             rising.append(rung)
     if quality > rising[-1][by] + 0.05:
         return None
-    for low, high in zip(rising, rising[1:]):
-        if low[by] < quality:
-            part = min(1.0, (quality - low[by]) / (high[by] - low[by]))
-            rate = low["kbps"] * (high["kbps"] / low["kbps"]) ** part
-    return rate if quality > rising[0][by] and len(rising) > 1 else rising[0]["kbps"]
+    if quality <= rising[0][by] or len(rising) < 2:
+        return rising[0]["kbps"]
+    points = [(rung[by], math.log(rung["kbps"])) for rung in rising]
+    return math.exp(monotone(points)(min(quality, rising[-1][by])))
 
 
 def matched(fixed, ours):

@@ -22,7 +22,8 @@ pub struct Rules {
     pub least_step_vmaf: f64,
     /// Two rungs nearer than this in rate are one to a network.
     pub least_rate_ratio: f64,
-    /// The ladder goes down to this rate, for slow connections, bits a second.
+    /// The ladder goes down to this rate, for slow connections, bits a second: half of what a fixed ladder's lowest rung costs,
+    /// whose quality is to be had for fewer bits, too.
     pub lowest_rate_bps: f64,
     /// Mean rate of the top rung at most, of what a fixed ladder would spend on its best rung of that size. A source that
     /// needs more for the goal has its ceiling there.
@@ -45,7 +46,7 @@ impl Default for Rules {
             rate_ratio: 1.8,
             least_step_vmaf: 3.0,
             least_rate_ratio: 1.25,
-            lowest_rate_bps: 145_000.0,
+            lowest_rate_bps: 72_500.0,
             highest_share: 1.0,
             most_rungs: 10,
             least_gain_per_doubling_vmaf: 1.0,

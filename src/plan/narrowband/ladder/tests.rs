@@ -37,11 +37,11 @@ fn the_top_is_at_the_goal_the_second_at_its_own_and_the_rest_go_down_evenly_to_t
         [
             (0, 4500.0, 93.0),
             (0, 2313.0, 87.0),
-            (0, 1329.0, 79.6),
-            (1, 764.0, 75.5),
-            (1, 439.0, 69.1),
-            (1, 252.0, 61.4),
-            (1, 145.0, 52.0)
+            (0, 1255.0, 78.5),
+            (1, 658.0, 73.8),
+            (1, 351.0, 66.1),
+            (1, 187.0, 56.8),
+            (1, 100.0, 45.0)
         ]
     );
 }
@@ -72,7 +72,7 @@ fn a_source_that_would_cost_too_much_has_its_top_at_the_highest_rate() {
 #[test]
 fn a_title_that_is_good_at_the_lowest_rate_is_one_rung_that_spends_it() {
     let slides = hull(&[&[(60e3, 95.0), (200e3, 97.0)]]);
-    assert_eq!(placed(&slides, &Rules::default()), [(0, 145.0, 96.5)]);
+    assert_eq!(placed(&slides, &Rules::default()), [(0, 72.0, 95.3)]);
     assert_eq!(place(&Hull { lines: Vec::new(), hull: Vec::new() }, &Rules::default(), ANYTHING), []);
 }
 
