@@ -60,11 +60,11 @@ impl Prometheus {
         data["result"].as_array().expect("a vector").iter().map(value).collect()
     }
 
-    /// The values of an expression over a time, seconds since the epoch: one series each, a value a second.
+    /// The values of an expression over a time, seconds since the epoch: one series each, a value a second from the start on.
     #[track_caller]
-    pub fn range(&self, expression: &str, time: RangeInclusive<u64>) -> Value {
+    pub fn range(&self, expression: &str, time: RangeInclusive<f64>) -> Value {
         let (start, end) = time.into_inner();
-        let path = format!("/api/v1/query_range?query={}&start={start}&end={end}&step=1", percent_encoded(expression));
+        let path = format!("/api/v1/query_range?query={}&start={start:.3}&end={end:.3}&step=1", percent_encoded(expression));
         self.ask(&path)["result"].clone()
     }
 

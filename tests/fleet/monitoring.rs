@@ -67,8 +67,9 @@ fn draw(answers: &Value, into: &Path) {
 
 /// The answers to the panels over the time since `start`, by expression as it stands in the dashboard.
 fn answers(prometheus: &Prometheus, start: SystemTime) -> Value {
-    let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let (from, to) = (seconds(start), seconds(SystemTime::now()));
+    // Whole seconds back from now: the last value is what there is now, and what was found a moment ago is among them.
+    let to = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let from = to - start.elapsed().unwrap().as_secs_f64().ceil();
     let answers: Map<String, Value> = panels()
         .into_iter()
         .map(|(_, expression)| (expression.clone(), prometheus.range(&at_interval(&expression), from..=to)))
