@@ -231,8 +231,17 @@ pub(super) fn output_time(task: &EncodeTask, pts: i64) -> i64 {
 
 /// CPU time of this process, all threads, seconds.
 pub(super) fn cpu_seconds() -> f64 {
+    seconds_of(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// CPU time of this thread alone, seconds: of work that is done on it, while encoders go on in their own threads.
+pub(super) fn own_cpu_seconds() -> f64 {
+    seconds_of(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn seconds_of(clock: libc::clockid_t) -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid clock and a valid place for the answer.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    unsafe { libc::clock_gettime(clock, &mut time) };
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

@@ -8,7 +8,7 @@
 use crate::media::codecs::rfc6381;
 use crate::media::demux::av_rational;
 use crate::media::device::{self, Hardware};
-use crate::media::encode::cpu_seconds;
+use crate::media::encode::own_cpu_seconds;
 use crate::media::error::{AGAIN, Options, Result, allocated, c, check, refusal, refuse, words};
 use crate::media::ffi;
 use crate::media::fragment::Fragmenter;
@@ -53,21 +53,21 @@ struct Verifier {
 impl Verifier {
     /// Goes on unless it has failed before.
     fn go_on(&mut self, step: impl FnOnce(&mut Judge) -> Result<()>) {
-        let began = cpu_seconds();
+        let began = own_cpu_seconds();
         if let Ok(judge) = &mut self.judge
             && let Err(refusal) = step(judge)
         {
             self.judge = Err(refusal);
         }
-        self.cpu_s += cpu_seconds() - began;
+        self.cpu_s += own_cpu_seconds() - began;
     }
 
     fn finish(self) -> Result<Measured> {
-        let began = cpu_seconds();
+        let began = own_cpu_seconds();
         let mut scores = self.judge?.finish()?;
         let vmaf_neg = scores.iter().sum::<f64>() / scores.len() as f64;
         scores.iter_mut().for_each(|score| *score = (*score * 100.0).round() / 100.0);
-        Ok(Measured { vmaf_neg, scores, scored_every: self.scored_every, cpu_s: self.cpu_s + cpu_seconds() - began })
+        Ok(Measured { vmaf_neg, scores, scored_every: self.scored_every, cpu_s: self.cpu_s + own_cpu_seconds() - began })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::media::probe as look_at;
 use crate::media::{Host, ffi};
 use crate::plan::preset::Preset;
 use crate::plan::{self, make as making};
-use crate::sandbox::protocol::Limits;
+use crate::sandbox::protocol::{EncodeTask, Limits};
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
@@ -84,8 +84,8 @@ pub fn complaints(path: &Path) -> String {
     String::from_utf8(run("ffmpeg", "-nostdin -v warning -i {0} -map 0 -f null -", &[path]).stderr).unwrap()
 }
 
-/// The first chunk of a source by a preset with these changes, each rung as a file: its init segment and its segments.
-pub fn encoded(source: &Path, scratch: &Path, preset: &str, set: &[(&str, serde_json::Value)]) -> Vec<Vec<u8>> {
+/// The task of encoding the first chunk of a source by a preset with these changes.
+pub fn encode_task(source: &Path, scratch: &Path, preset: &str, set: &[(&str, serde_json::Value)]) -> EncodeTask {
     let facts = look_at::probe(&LocalHost::new(&[source]), &limits(), scratch).unwrap();
     let set = set.iter().map(|(path, value)| ((*path).to_string(), value.clone())).collect();
     let job = Job::parse(br#"{"input":{"uri":"in.mp4"},"output":{"uri":"out/"}}"#).unwrap();
@@ -93,6 +93,12 @@ pub fn encoded(source: &Path, scratch: &Path, preset: &str, set: &[(&str, serde_
     let mut task = making::encode_task(&plan, &facts, 0, 1);
     // The container is opened: there is no second input here.
     task.table = None;
+    task
+}
+
+/// The first chunk of a source by a preset with these changes, each rung as a file: its init segment and its segments.
+pub fn encoded(source: &Path, scratch: &Path, preset: &str, set: &[(&str, serde_json::Value)]) -> Vec<Vec<u8>> {
+    let task = encode_task(source, scratch, preset, set);
     let report = encode(&LocalHost::new(&[source]), &limits(), scratch, &task).unwrap();
     let read = |file: &str| std::fs::read(scratch.join(file)).unwrap();
     let whole = |rung: &crate::sandbox::protocol::EncodedRung| {

@@ -25,7 +25,7 @@ const LEAST_PROBE: u32 = 144;
 /// takes six times as long.
 const PROBE_WIDTH_STEP: u32 = 32;
 /// Of pictures that are only scaled one in so many is scored: what scaling loses differs little from one to the next.
-const SCALED_EVERY: u32 = 8;
+const SCALED_EVERY: u32 = 7;
 /// Longest side of a picture, pixels.
 const LONGEST_SIDE: u32 = 65_536;
 /// Longest title, seconds: a week.

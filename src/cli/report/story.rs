@@ -136,7 +136,8 @@ fn scores(report: &JobReport) -> Vec<Score> {
         let Some(measured) = chunk.rungs.first().and_then(|rung| rung.measured.as_ref()) else { continue };
         let picture_s = chunk.duration_s / chunk.frames.max(1) as f64;
         for (turn, vmaf) in measured.scores.iter().enumerate() {
-            let picture = turn as u64 * u64::from(measured.scored_every);
+            let every = u64::from(measured.scored_every);
+            let picture = if chunk.frames > every { (turn as u64 + 1) * every } else { 0 };
             scores.push(Score { time_s: chunk.start_s + picture as f64 * picture_s, vmaf: *vmaf, chunk: n, picture });
         }
     }

@@ -7,12 +7,17 @@ use super::facts::TitleFacts;
 use super::ladder;
 use super::loss_of;
 use super::rules::Rules;
-use super::stratify::stratify;
+use super::stratify::{CalibrationRules, stratify};
 use serde::{Deserialize, Serialize};
 
 /// Calibrations of one size are made by turns so far above and below the expected CRF: two places on the line give its
 /// tilt, one gives none.
 const SPREAD_CRF: f64 = 2.0;
+/// Two calibrations give a line its tilt, so there are as many, however short the title.
+const LEAST_CALIBRATIONS: usize = 2;
+/// No calibration is made at less, VMAF: a poor picture tells little of a good one, and sizes move up the ladder when they are
+/// known better.
+const LEAST_CALIBRATED_VMAF: f64 = 60.0;
 
 /// One encode at the final preset, to be scored at display size.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,21 +37,30 @@ pub struct CalibrationTask {
 pub fn calibrations(title: &TitleFacts, rules: &Rules) -> Vec<CalibrationTask> {
     let Survey { sizes, fits, curves, hull, .. } = survey(title, rules);
     let placed = ladder::place(&hull, rules, ladder::highest_rate_bps(title.codec, &sizes[0], rules));
-    let strata = stratify(&title.chunks, &fits, &rules.calibration);
+    let strata = if placed.iter().all(|rung| rung.candidate == 0) {
+        // Of the display's own size the probes have said nearly all.
+        let fewer = CalibrationRules { share: rules.calibration.share / 2.0, ..rules.calibration };
+        stratify(&title.chunks, &fits, &fewer, 1)
+    } else {
+        stratify(&title.chunks, &fits, &rules.calibration, LEAST_CALIBRATIONS)
+    };
     let mut tasks = Vec::new();
     for (turn, stratum) in strata.iter().enumerate() {
         let believed = believed_crf(fits[stratum.chunk].probed_crf, &rules.allocation);
         for (candidate, size) in sizes.iter().enumerate() {
             let rungs: Vec<f64> = placed.iter().filter(|rung| rung.candidate == candidate).map(|rung| rung.vmaf).collect();
             let curve = &curves[candidate][stratum.chunk];
-            // Alone at its rung's quality, spread around it; with several rungs each of them is one in turn.
+            // Alone at its rung's quality, spread around it.
             let spread = match (strata.len(), turn % 2) {
                 (1, _) => 0.0,
                 (_, 0) => -SPREAD_CRF,
                 _ => SPREAD_CRF,
             };
-            let Some(vmaf) = rungs.get(turn % rungs.len().max(1)) else { continue };
-            let crf = expected_crf(curve, *vmaf, believed) + spread;
+            // The title's goal is the top rung's, so that is met; of the other sizes each rung is one in turn.
+            let is_top = placed.first().is_some_and(|top| top.candidate == candidate);
+            let rung = if is_top { 0 } else { turn % rungs.len().max(1) };
+            let Some(vmaf) = rungs.get(rung) else { continue };
+            let crf = expected_crf(curve, vmaf.max(LEAST_CALIBRATED_VMAF), believed) + spread;
             tasks.push(CalibrationTask {
                 chunk: stratum.chunk,
                 width: size.width,

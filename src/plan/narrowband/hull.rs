@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 /// Short sides that a rung may have besides the display's own, pixels.
 const SHORT_SIDES: [u32; 6] = [1080, 720, 540, 432, 360, 234];
 /// A size that is nearer than this to the display's own is not one apart, percent of the short side.
-const NEAR_DISPLAY_PERCENT: u32 = 112;
+const NEAR_DISPLAY_PERCENT: u32 = 118;
 /// Slopes at which a line is drawn: about a fifth of an octave of rate apart.
 const SLOPES: usize = 33;
 /// A larger picture that costs no more than this for the same quality is preferred: the difference is within the
 /// curves' error, and the larger one suits larger screens.
-const AS_GOOD: f64 = 1.05;
+const AS_GOOD: f64 = 1.1;
 /// Units of shortfall in sums: millionths of a VMAF point.
 const SHORTFALL_UNITS: f64 = 1e6;
 

@@ -23,7 +23,7 @@ const LEAST_LOSS: f64 = 0.1;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RepairRules {
-    /// Of the title's time at most this share; one chunk under the floor in any case.
+    /// Of the ladder's pixels at most this share, which are about what it costs; one chunk under the floor in any case.
     pub share: f64,
     /// The title's mean is near enough to its goal, VMAF-NEG.
     pub tolerance_vmaf: f64,
@@ -31,7 +31,7 @@ pub struct RepairRules {
 
 impl Default for RepairRules {
     fn default() -> Self {
-        Self { share: 0.08, tolerance_vmaf: 0.4 }
+        Self { share: 0.13, tolerance_vmaf: 0.4 }
     }
 }
 
@@ -95,7 +95,7 @@ pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChun
     let slopes = |chunk: usize| decision.fits.get(chunk).map_or((0.0, 0.0), |fit| (fit.curve.loss_slope, fit.curve.rate_slope));
     let most_kbps = top.predicted_kbps * rules.allocation.peak_to_mean;
     let total_us: u64 = weights_us.iter().sum();
-    let most_us = (total_us as f64 * rules.repair.share) as u64;
+    let most_us = (total_us as f64 * rules.repair.share / part_of_top(decision)) as u64;
     let mut spent_us = 0;
     let mut order: Vec<usize> = (0..title.chunks.len()).filter(|n| title.chunks[*n].measured < top.floor_vmaf).collect();
     order.sort_by(|a, b| title.chunks[*a].measured.total_cmp(&title.chunks[*b].measured).then(a.cmp(b)));
@@ -134,6 +134,12 @@ pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChun
     }
     repairs.chunks.sort_by_key(|repair| repair.chunk);
     repairs
+}
+
+/// Of all pixels of the ladder those of its top rung, more than 0 to 1.
+fn part_of_top(decision: &Decision) -> f64 {
+    let pixels = |rung: &RungDecision| f64::from(rung.width.max(1)) * f64::from(rung.height.max(1));
+    decision.rungs.first().map_or(1.0, pixels) / decision.rungs.iter().map(pixels).sum::<f64>().max(1.0)
 }
 
 /// The CRF at which a chunk should have the wanted quality.

@@ -131,7 +131,7 @@ pub struct SizedPoint {
 pub struct Measured {
     /// VMAF-NEG, mean over the scored pictures.
     pub vmaf_neg: f64,
-    /// That of the first picture and of every n-th, hundredths.
+    /// That of every n-th picture after the first, hundredths; of the first alone where the chunk has no more.
     pub scores: Vec<f64>,
     pub scored_every: u32,
     /// Decoding and scoring, CPU seconds.

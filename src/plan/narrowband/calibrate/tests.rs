@@ -50,3 +50,32 @@ fn a_short_title_calibrates_by_what_there_is() {
     assert_eq!([1, 2, 3].map(count), [1, 2, 3]);
     assert_eq!(calibrations(&title(0), &Rules::default()), []);
 }
+
+#[test]
+fn a_ladder_of_the_displays_own_size_alone_needs_half_as_many() {
+    let flat = Rules { lowest_rate_bps: 2_000_000.0, ..Rules::default() };
+    for (chunks, expected) in [(2, 1), (10, 5)] {
+        let tasks = calibrations(&title(chunks), &flat);
+        assert!(tasks.iter().all(|task| task.height == 1080), "{tasks:?}");
+        assert_eq!(tasks.len(), expected, "of {chunks} chunks");
+        assert!((tasks.iter().map(|task| task.weight).sum::<f64>() - 1.0).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn no_calibration_is_made_of_pictures_that_are_hardly_recognised() {
+    let title = title(36);
+    let survey = survey(&title, &Rules::default());
+    let tasks = calibrations(&title, &Rules::default());
+    for task in &tasks {
+        let size = survey.sizes.iter().position(|size| size.height == task.height).unwrap();
+        let (curve, believed) = (&survey.curves[size][task.chunk], survey.fits[task.chunk].probed_crf.unwrap());
+        let expected = curve.quality(task.crf - SPREAD_CRF);
+        assert!(expected > LEAST_CALIBRATED_VMAF - 1.0 || task.crf <= believed.1, "{task:?}: {expected}");
+    }
+    // The fixed goal is the top rung's.
+    let top: Vec<f64> = tasks.iter().filter(|task| task.height == 1080).map(|task| task.crf).collect();
+    let curve = &survey.curves[0][tasks[0].chunk];
+    let at_goal = curve.crf_of_loss(loss_of(93.0));
+    assert!(top.iter().all(|crf| (crf - at_goal).abs() < SPREAD_CRF + 3.0), "{top:?} around {at_goal}");
+}

@@ -75,7 +75,17 @@ fn a_title_beside_its_goal_is_brought_back_by_the_chunks_that_moved_it_most() {
     rich[10..30].fill(95.0);
     let repairs = repaired(&rich);
     assert!(repairs.chunks.iter().all(|repair| repair.crf > 26.0 && (10..30).contains(&repair.chunk)), "{repairs:?}");
-    assert_eq!(repairs.chunks.len(), 4, "eight of a hundred, and no more");
+    assert_eq!(repairs.chunks.len(), 6, "thirteen of a hundred, and no more");
+}
+
+#[test]
+fn of_a_long_ladder_more_of_the_top_may_be_repaired() {
+    let mut decision = decision(3);
+    let chunks: Vec<MeasuredChunk> = (0..3).map(|chunk| MeasuredChunk { chunk, vmaf: 94.5 }).collect();
+    let count = |decision: &Decision| repairs(decision, &[4 * SECOND; 3], &chunks, &Rules::default()).chunks.len();
+    assert_eq!(count(&decision), 0, "one of three is a third of all pixels");
+    decision.rungs = vec![decision.rungs[0].clone(); 6];
+    assert_eq!(count(&decision), 2, "two of three are a ninth");
 }
 
 #[test]
