@@ -201,7 +201,10 @@ mod tests {
     fn every_nth_picture_after_the_first_is_scored_as_if_all_were() {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("source.mp4");
-        make("-f lavfi -i mandelbrot=s=640x384:r=25 -vf crop=320:192:n*4:n*3 -frames:v 40 -pix_fmt yuv420p -c:v libx264 -qp 4", &source);
+        make(
+            "-f lavfi -i mandelbrot=s=640x384:r=25 -vf crop=320:192:n*4:n*3 -frames:v 40 -pix_fmt yuv420p -c:v libx264 -qp 4",
+            &source,
+        );
         let mut task = encode_task(&source, folder.path(), "h264", &[("video.rungs", json!([{ "height": 192, "crf": 30 }]))]);
         let mut scores = |scored_every: u32| {
             task.verification = Some(Verification { reference: None, scored_every });

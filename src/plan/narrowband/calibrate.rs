@@ -7,14 +7,12 @@ use super::facts::TitleFacts;
 use super::ladder;
 use super::loss_of;
 use super::rules::Rules;
-use super::stratify::{CalibrationRules, stratify};
+use super::stratify::stratify;
 use serde::{Deserialize, Serialize};
 
 /// Calibrations of one size are made by turns so far above and below the expected CRF: two places on the line give its
 /// tilt, one gives none.
 const SPREAD_CRF: f64 = 2.0;
-/// Two calibrations give a line its tilt, so there are as many, however short the title.
-const LEAST_CALIBRATIONS: usize = 2;
 /// No calibration is made at less, VMAF: a poor picture tells little of a good one, and sizes move up the ladder when they are
 /// known better.
 const LEAST_CALIBRATED_VMAF: f64 = 60.0;
@@ -37,13 +35,7 @@ pub struct CalibrationTask {
 pub fn calibrations(title: &TitleFacts, rules: &Rules) -> Vec<CalibrationTask> {
     let Survey { sizes, fits, curves, hull, .. } = survey(title, rules);
     let placed = ladder::place(&hull, rules, ladder::highest_rate_bps(title.codec, &sizes[0], rules));
-    let strata = if placed.iter().all(|rung| rung.candidate == 0) {
-        // Of the display's own size the probes have said nearly all.
-        let fewer = CalibrationRules { share: rules.calibration.share / 2.0, ..rules.calibration };
-        stratify(&title.chunks, &fits, &fewer, 1)
-    } else {
-        stratify(&title.chunks, &fits, &rules.calibration, LEAST_CALIBRATIONS)
-    };
+    let strata = stratify(&title.chunks, &fits, &rules.calibration);
     let mut tasks = Vec::new();
     for (turn, stratum) in strata.iter().enumerate() {
         let believed = believed_crf(fits[stratum.chunk].probed_crf, &rules.allocation);

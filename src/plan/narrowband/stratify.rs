@@ -28,6 +28,9 @@ pub struct CalibrationRules {
     pub least_frames: u64,
 }
 
+/// Two calibrations give a line its tilt, so there are as many, however short the title.
+const LEAST_CALIBRATIONS: usize = 2;
+
 impl Default for CalibrationRules {
     /// A calibration costs what the rung's own encode of those frames costs. The first pictures of a chunk are enough, as the
     /// probes are judged by the same ones.
@@ -45,8 +48,8 @@ pub struct Stratum {
     pub weight: f64,
 }
 
-/// The chunks to calibrate, `least` at least, in order of index; all weights together are 1.
-pub fn stratify(chunks: &[ChunkFacts], fits: &[FittedCurve], rules: &CalibrationRules, least: usize) -> Vec<Stratum> {
+/// The chunks to calibrate, in order of index; all weights together are 1.
+pub fn stratify(chunks: &[ChunkFacts], fits: &[FittedCurve], rules: &CalibrationRules) -> Vec<Stratum> {
     let line = by_complexity(chunks, fits);
     let askable = |n: usize| chunks[n].frames >= rules.least_frames && fits[n].is_measured();
     // Where no chunk is sound the others must do.
@@ -54,7 +57,7 @@ pub fn stratify(chunks: &[ChunkFacts], fits: &[FittedCurve], rules: &Calibration
     let asked: Vec<&Place> = line.iter().filter(|place| !any_sound || askable(place.chunk)).collect();
     let frames: u64 = chunks.iter().map(|chunk| chunk.frames).sum();
     let wanted = (frames as f64 * rules.share / rules.frames.max(1) as f64).round() as usize;
-    let count = wanted.max(least).min(rules.most.max(1)).min(asked.len());
+    let count = wanted.max(LEAST_CALIBRATIONS).min(rules.most.max(1)).min(asked.len());
     let mut strata: Vec<Stratum> = Vec::with_capacity(count);
     for n in 0..count {
         let middle = (n as f64 + 0.5) / count as f64;

@@ -52,17 +52,6 @@ fn a_short_title_calibrates_by_what_there_is() {
 }
 
 #[test]
-fn a_ladder_of_the_displays_own_size_alone_needs_half_as_many() {
-    let flat = Rules { lowest_rate_bps: 2_000_000.0, ..Rules::default() };
-    for (chunks, expected) in [(2, 1), (10, 5)] {
-        let tasks = calibrations(&title(chunks), &flat);
-        assert!(tasks.iter().all(|task| task.height == 1080), "{tasks:?}");
-        assert_eq!(tasks.len(), expected, "of {chunks} chunks");
-        assert!((tasks.iter().map(|task| task.weight).sum::<f64>() - 1.0).abs() < 1e-9);
-    }
-}
-
-#[test]
 fn no_calibration_is_made_of_pictures_that_are_hardly_recognised() {
     let title = title(36);
     let survey = survey(&title, &Rules::default());

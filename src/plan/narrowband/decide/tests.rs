@@ -160,7 +160,7 @@ fn a_decision_is_the_same_before_and_after_its_facts_went_through_a_file() {
 #[test]
 fn calibration_is_asked_of_few_chunks_and_bends_the_ladder() {
     let facts = film();
-    let strata = stratify(&facts.chunks, &fits(&facts), &Rules::default().calibration, 2);
+    let strata = stratify(&facts.chunks, &fits(&facts), &Rules::default().calibration);
     assert_eq!(strata.len(), 5);
     let plain = decide(&TitleFacts { calibration: Vec::new(), ..facts.clone() }, &Rules::default());
     let bent = decide(&facts, &Rules::default());

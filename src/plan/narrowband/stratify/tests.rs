@@ -34,7 +34,7 @@ fn the_chosen_are_spread_over_complexity_not_over_time() {
     // Two thirds talk, a third sport, shuffled.
     let rates: Vec<f64> = (0..36).map(|n| if n % 3 == 2 { 3e6 + n as f64 * 1e4 } else { 3e5 + n as f64 * 1e3 }).collect();
     let fits: Vec<FittedCurve> = rates.iter().map(|rate| fit(*rate)).collect();
-    let strata = stratify(&vec![chunk(6.0); 36], &fits, &CalibrationRules { most: 4, ..CalibrationRules::default() }, 2);
+    let strata = stratify(&vec![chunk(6.0); 36], &fits, &CalibrationRules { most: 4, ..CalibrationRules::default() });
     let sport = strata.iter().filter(|stratum| stratum.chunk % 3 == 2).count();
     // Sport is a third of the time and five sixths of the bits: more than half of the line.
     assert_eq!((strata.len(), sport), (4, 2), "{strata:?}");
@@ -45,7 +45,7 @@ fn the_chosen_are_spread_over_complexity_not_over_time() {
 fn their_number_grows_with_the_title_and_is_bounded() {
     let count = |chunks: usize| {
         let fits: Vec<FittedCurve> = (0..chunks).map(|n| fit(1e5 * (n + 1) as f64)).collect();
-        stratify(&vec![chunk(6.0); chunks], &fits, &CalibrationRules::default(), 2).len()
+        stratify(&vec![chunk(6.0); chunks], &fits, &CalibrationRules::default()).len()
     };
     assert_eq!([0, 1, 2, 3, 8, 12, 1200].map(count), [0, 1, 2, 3, 8, 11, 12]);
 }
@@ -56,8 +56,8 @@ fn chunks_without_a_sound_fit_or_with_few_frames_are_not_asked_unless_there_is_n
     fits[0].loss = Line { basis: Basis::SlopeOfCodec, doubt: Some(Doubt::NoLossSeen), worst_residual: 0.0 };
     let chunks = [chunk(6.0), chunk(0.2), chunk(6.0)];
     let rules = CalibrationRules { share: 1.0, ..CalibrationRules::default() };
-    assert_eq!(chosen(&stratify(&chunks, &fits, &rules, 2)), [2]);
-    assert_eq!(chosen(&stratify(&chunks[..2], &fits[..2], &rules, 2)), [0, 1]);
+    assert_eq!(chosen(&stratify(&chunks, &fits, &rules)), [2]);
+    assert_eq!(chosen(&stratify(&chunks[..2], &fits[..2], &rules)), [0, 1]);
 }
 
 proptest! {
@@ -68,7 +68,7 @@ proptest! {
         let rules = CalibrationRules { most: 7, ..CalibrationRules::default() };
         let levels = |fits: &[FittedCurve]| {
             let mut levels: Vec<u64> =
-                stratify(&chunks, fits, &rules, 2).iter().map(|s| fits[s.chunk].curve.ln_rate.to_bits()).collect();
+                stratify(&chunks, fits, &rules).iter().map(|s| fits[s.chunk].curve.ln_rate.to_bits()).collect();
             levels.sort_unstable();
             levels
         };
