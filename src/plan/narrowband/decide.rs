@@ -83,7 +83,8 @@ pub struct HullPoint {
 /// chunks has no rungs.
 pub fn decide(title: &TitleFacts, rules: &Rules) -> Decision {
     let Survey { sizes, fits, transfers, curves, hull } = survey(title, rules);
-    let placed = ladder::place(&hull, rules, ladder::highest_rate_bps(title.codec, &sizes[0], rules));
+    let calibrated: Vec<bool> = transfers.iter().map(|transfer| transfer.points > 0).collect();
+    let placed = ladder::place(&hull, &calibrated, rules, ladder::highest_rate_bps(title.codec, &sizes[0], rules));
     let goals: Vec<Goal> = placed.iter().map(|point| goal(point, placed[0].vmaf, rules)).collect();
     let allocations: Vec<Allocation> = placed
         .iter()

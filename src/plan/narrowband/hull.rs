@@ -88,6 +88,12 @@ impl Hull {
         Self { lines, hull }
     }
 
+    /// The same, of these sizes alone.
+    pub fn among(&self, sizes: &[bool]) -> Self {
+        let line = |(line, is_among): (&Vec<OperatingPoint>, &bool)| if *is_among { line.clone() } else { Vec::new() };
+        Self { lines: self.lines.iter().zip(sizes).map(line).collect(), hull: self.hull.clone() }
+    }
+
     /// Which size gives this quality at the lowest rate, and at which; sizes before `largest` are left out. None where no
     /// size reaches it.
     pub fn at_quality(&self, vmaf: f64, largest: usize) -> Option<OperatingPoint> {

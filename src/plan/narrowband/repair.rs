@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 
 /// A repair that moves the CRF by less changes nothing that is seen.
 const LEAST_MOVE_CRF: f64 = 0.5;
-/// And none is sent further than this: so far off it is not the level that is wrong.
+/// And none is sent further than this towards more bits: so far off it is not the level that is wrong. Towards fewer not half as
+/// far: next to 100 losses grow faster than a chunk's curve says, and a picture may be spoilt that was only too good.
 const MOST_MOVE_CRF: f64 = 8.0;
+const MOST_MOVE_UP_CRF: f64 = 4.0;
 /// Chunks are lifted so far above their floor: they are not to miss it once more, VMAF.
 const FLOOR_MARGIN_VMAF: f64 = 1.0;
 /// Losses of scores nearer to 100 than this cannot be told from none.
@@ -149,7 +151,7 @@ fn secant(chunk: &Known, wanted_vmaf: f64, slope: f64, rules: &Rules) -> f64 {
         return chunk.crf;
     }
     let (wanted, measured) = (loss_of(wanted_vmaf).max(LEAST_LOSS), loss_of(chunk.measured.max(1.0)).max(LEAST_LOSS));
-    let step = (libm::log(wanted / measured) / slope).clamp(-MOST_MOVE_CRF, MOST_MOVE_CRF);
+    let step = (libm::log(wanted / measured) / slope).clamp(-MOST_MOVE_CRF, MOST_MOVE_UP_CRF);
     (chunk.crf + step).clamp(range.lowest, range.highest)
 }
 

@@ -26,7 +26,7 @@ fn film() -> Hull {
 }
 
 fn placed(hull: &Hull, rules: &Rules) -> Vec<(usize, f64, f64)> {
-    let rungs = place(hull, rules, ANYTHING);
+    let rungs = place(hull, &[], rules, ANYTHING);
     rungs.iter().map(|rung| (rung.candidate, (rung.rate_bps / 1e3).round(), (rung.vmaf * 10.0).round() / 10.0)).collect()
 }
 
@@ -47,6 +47,19 @@ fn the_top_is_at_the_goal_the_second_at_its_own_and_the_rest_go_down_evenly_to_t
 }
 
 #[test]
+fn the_top_is_of_a_calibrated_size_where_one_reaches_the_goal() {
+    let soft = hull(&[&[(1e6, 70.0), (5e6, 93.0), (9e6, 95.0)], &[(1e5, 50.0), (2e6, 87.0), (4e6, 93.0), (6e6, 94.0)]]);
+    let top = |calibrated: &[bool]| {
+        let rungs = place(&soft, calibrated, &Rules::default(), ANYTHING);
+        (rungs[0].candidate, rungs[1].candidate)
+    };
+    assert_eq!(top(&[]), (1, 1), "nothing was calibrated");
+    assert_eq!((top(&[true, false]), top(&[true, true])), ((0, 1), (1, 1)));
+    let rules = Rules { goal_vmaf: 94.5, ..Rules::default() };
+    assert_eq!(place(&soft, &[false, true], &rules, ANYTHING)[0].candidate, 0, "only the other reaches it");
+}
+
+#[test]
 fn a_source_with_a_ceiling_has_its_top_there() {
     // From 86 on a doubled rate gains half a point.
     let noisy = hull(&[&[(1e6, 60.0), (2e6, 78.0), (4e6, 86.0), (8e6, 86.5), (16e6, 87.0)]]);
@@ -63,9 +76,9 @@ fn a_source_that_would_cost_too_much_has_its_top_at_the_highest_rate() {
         highest_rate_bps(VideoCodec::H265, &display, &Rules::default())
     };
     assert_eq!((highest(1080) / 1e3).round(), 5800.0);
-    assert_eq!(place(&costly, &Rules::default(), highest(1080))[0].rate_bps.round(), 5_800_000.0);
-    assert_eq!(place(&costly, &Rules::default(), highest(540))[0].rate_bps.round(), 2_000_000.0, "nothing is known below");
-    let second = place(&costly, &Rules::default(), 6e6)[1];
+    assert_eq!(place(&costly, &[], &Rules::default(), highest(1080))[0].rate_bps.round(), 5_800_000.0);
+    assert_eq!(place(&costly, &[], &Rules::default(), highest(540))[0].rate_bps.round(), 2_000_000.0, "nothing is known below");
+    let second = place(&costly, &[], &Rules::default(), 6e6)[1];
     assert!((second.vmaf - 69.0).abs() < 1e-9, "a step under a top that is below the second's goal: {second:?}");
 }
 
@@ -73,7 +86,7 @@ fn a_source_that_would_cost_too_much_has_its_top_at_the_highest_rate() {
 fn a_title_that_is_good_at_the_lowest_rate_is_one_rung_that_spends_it() {
     let slides = hull(&[&[(60e3, 95.0), (200e3, 97.0)]]);
     assert_eq!(placed(&slides, &Rules::default()), [(0, 72.0, 95.3)]);
-    assert_eq!(place(&Hull { lines: Vec::new(), hull: Vec::new() }, &Rules::default(), ANYTHING), []);
+    assert_eq!(place(&Hull { lines: Vec::new(), hull: Vec::new() }, &[], &Rules::default(), ANYTHING), []);
 }
 
 #[test]
@@ -103,7 +116,7 @@ proptest! {
         points.dedup_by_key(|point| point.1);
         let rules = Rules { goal_vmaf: goal, ..Rules::default() };
         let hull = hull(&[&points]);
-        let rungs = place(&hull, &rules, ANYTHING);
+        let rungs = place(&hull, &[], &rules, ANYTHING);
         prop_assert!(!rungs.is_empty() && rungs.len() <= rules.most_rungs);
         prop_assert!(rungs.windows(2).all(|p| p[0].rate_bps > p[1].rate_bps && p[0].vmaf >= p[1].vmaf && p[0].candidate <= p[1].candidate));
         let lowest = rules.lowest_rate_bps.max(start);

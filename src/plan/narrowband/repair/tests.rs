@@ -79,6 +79,16 @@ fn a_title_beside_its_goal_is_brought_back_by_the_chunks_that_moved_it_most() {
 }
 
 #[test]
+fn what_is_far_too_good_is_brought_back_half_the_way_for_its_curve_bends() {
+    let mut measured = vec![93.5; 30];
+    measured[7] = 98.5;
+    let repairs = repaired(&measured);
+    let repair = repairs.chunks.iter().find(|repair| repair.chunk == 7).unwrap();
+    // ln(7.26 / 1.51) / 0.1 is 15.7.
+    assert_eq!((repair.crf_before, repair.crf), (26.0, 30.0));
+}
+
+#[test]
 fn of_a_long_ladder_more_of_the_top_may_be_repaired() {
     let mut decision = decision(3);
     let chunks: Vec<MeasuredChunk> = (0..3).map(|chunk| MeasuredChunk { chunk, vmaf: 94.5 }).collect();
