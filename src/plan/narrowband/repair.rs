@@ -209,7 +209,8 @@ impl Measured {
         self.missing(top).abs() <= tolerance
     }
 
-    /// The chunks that missed their plan in the title's own direction, those that moved the mean most first.
+    /// The chunks that missed their plan in the title's own direction, those that moved the mean most first. One that is on the
+    /// better side of the goal all the same is left there: what it lacks of its plan costs more than it was thought to.
     fn missing_most(&self, top: &RungDecision, tolerance: f64) -> Vec<usize> {
         if self.is_near(top, tolerance) {
             return Vec::new();
@@ -217,7 +218,8 @@ impl Measured {
         let direction = self.missing(top).signum();
         let missed =
             |n: &usize| (self.chunks[*n].planned - self.chunks[*n].measured) * direction * self.chunks[*n].weight_us as f64;
-        let mut order: Vec<usize> = (0..self.chunks.len()).filter(|n| missed(n) > 0.0).collect();
+        let is_beside = |n: &usize| (top.goal_vmaf - self.chunks[*n].measured) * direction > 0.0;
+        let mut order: Vec<usize> = (0..self.chunks.len()).filter(|n| missed(n) > 0.0 && is_beside(n)).collect();
         order.sort_by(|a, b| missed(b).total_cmp(&missed(a)).then(a.cmp(b)));
         order
     }

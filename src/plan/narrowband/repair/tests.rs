@@ -89,6 +89,16 @@ fn what_is_far_too_good_is_brought_back_half_the_way_for_its_curve_bends() {
 }
 
 #[test]
+fn a_chunk_that_is_better_than_the_goal_is_not_raised_to_a_plan_that_was_better_still() {
+    let mut decision = decision(30);
+    (0..15).for_each(|n| decision.rungs[0].chunks[n].predicted_vmaf = 97.0);
+    let measured = |chunk: usize| MeasuredChunk { chunk, vmaf: if chunk < 15 { 95.0 } else { 92.0 } };
+    let chunks: Vec<MeasuredChunk> = (0..30).map(measured).collect();
+    let repairs = repairs(&decision, &[4 * SECOND; 30], &chunks, &Rules::default());
+    assert_eq!(repairs.chunks.iter().map(|repair| repair.chunk).collect::<Vec<_>>(), [15, 16, 17]);
+}
+
+#[test]
 fn of_a_long_ladder_more_of_the_top_may_be_repaired() {
     let mut decision = decision(3);
     let chunks: Vec<MeasuredChunk> = (0..3).map(|chunk| MeasuredChunk { chunk, vmaf: 94.5 }).collect();
