@@ -149,8 +149,12 @@ impl Title {
         cuts.into_iter().find(|cut| cut.start == boundary).map_or(boundary, |cut| cut.nominal)
     }
 
-    /// Shortly before the frame `frame` frames after `nominal`.
+    /// Shortly before the frame `frame` frames after `nominal`; at it where frames last less than two ticks, as nothing is surely
+    /// between two times that were rounded.
     pub(super) fn boundary(&self, nominal: i64, frame: i64) -> i64 {
+        if self.frame.num < self.frame.den * 2 {
+            return nominal + mul_div_round(frame, self.frame.num, self.frame.den);
+        }
         nominal + mul_div_round(self.early * frame - 1, self.frame.num, self.early * self.frame.den)
     }
 
