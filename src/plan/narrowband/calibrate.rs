@@ -34,7 +34,7 @@ pub struct CalibrationTask {
 /// the ladder that the probes alone would give.
 pub fn calibrations(title: &TitleFacts, rules: &Rules) -> Vec<CalibrationTask> {
     let Survey { sizes, fits, curves, hull, .. } = survey(title, rules);
-    let placed = ladder::place(&hull, &vec![true; sizes.len()], rules, ladder::highest_rate_bps(title.codec, &sizes[0], rules));
+    let placed = ladder::place(&hull, &[], rules, ladder::highest_rate_bps(title.codec, &sizes[0], rules));
     let strata = stratify(&title.chunks, &fits, &rules.calibration);
     let mut tasks = Vec::new();
     for (turn, stratum) in strata.iter().enumerate() {

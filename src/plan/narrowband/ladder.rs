@@ -7,12 +7,12 @@ use super::standard;
 
 /// Rungs, best first: the top at the goal or the source's ceiling, the second at its goal, then at even ratios of rate
 /// near the wanted one down to the lowest rate, whose rung serves the slowest connections. No rung has a larger picture
-/// than the one above it, and the top costs no more than `highest_rate_bps`. It has a goal to meet, so it is of the sizes that
-/// were `calibrated` where there are such.
+/// than the one above it, and the top costs no more than `highest_rate_bps`. It has a goal to meet, so it is of a size that was
+/// `calibrated` where one comes as near to it as any; none of an empty list was.
 pub fn place(hull: &Hull, calibrated: &[bool], rules: &Rules, highest_rate_bps: f64) -> Vec<OperatingPoint> {
-    let known = hull.among(calibrated);
-    let top = top(&known, rules, highest_rate_bps).filter(|top| top.vmaf >= rules.goal_vmaf);
-    let Some(top) = top.or_else(|| self::top(hull, rules, highest_rate_bps)) else { return Vec::new() };
+    let Some(best) = top(hull, rules, highest_rate_bps) else { return Vec::new() };
+    let known = top(&hull.among(calibrated), rules, highest_rate_bps);
+    let top = known.filter(|known| known.vmaf >= best.vmaf.min(rules.goal_vmaf)).unwrap_or(best);
     let mut rungs = vec![top];
     let second_vmaf = rules.second_vmaf.min(top.vmaf - rules.second_step_vmaf);
     if second_vmaf > 0.0 {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// A repair that moves the CRF by less changes nothing that is seen.
 const LEAST_MOVE_CRF: f64 = 0.5;
-/// And none is sent further than this towards more bits: so far off it is not the level that is wrong. Towards fewer not half as
+/// And none is sent further than this towards more bits: so far off it is not the level that is wrong. Towards fewer half as
 /// far: next to 100 losses grow faster than a chunk's curve says, and a picture may be spoilt that was only too good.
 const MOST_MOVE_CRF: f64 = 8.0;
 const MOST_MOVE_UP_CRF: f64 = 4.0;

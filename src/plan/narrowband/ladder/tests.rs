@@ -57,6 +57,10 @@ fn the_top_is_of_a_calibrated_size_where_one_reaches_the_goal() {
     assert_eq!((top(&[true, false]), top(&[true, true])), ((0, 1), (1, 1)));
     let rules = Rules { goal_vmaf: 94.5, ..Rules::default() };
     assert_eq!(place(&soft, &[false, true], &rules, ANYTHING)[0].candidate, 0, "only the other reaches it");
+    // From 86 on a doubled rate gains half a point, in either size.
+    let noisy = hull(&[&[(2e6, 78.0), (4.4e6, 86.0), (9e6, 86.5)], &[(1e6, 60.0), (3e6, 86.0), (8e6, 86.4)]]);
+    let top = |calibrated: &[bool]| place(&noisy, calibrated, &Rules::default(), ANYTHING)[0];
+    assert_eq!((top(&[true, false]).candidate, top(&[]).candidate), (0, 1), "{:?}", top(&[]));
 }
 
 #[test]
