@@ -196,7 +196,7 @@ mod tests {
     /// one to repair.
     fn narrowband(audio: usize, chunks: u32) -> [Plan; 4] {
         let rung = rung();
-        let probe = ProbePlan { rungs: Vec::new(), crf: vec![24.0, 34.0], scored_every: 6, frames: None };
+        let probe = ProbePlan { rungs: Vec::new(), crf: vec![24.0, 34.0], scored_every: 6, frames: None, halved: true };
         let draft =
             NarrowbandPlan { reference: rung, probe, calibrations: None, crf: Vec::new(), verified_every: None, repairs: None };
         let calibration = |chunk| CalibrationPlan { chunk, weight: 0.5, frames: 24, rungs: Vec::new(), crf: Vec::new() };

@@ -25,8 +25,10 @@ use crate::sandbox::protocol::{
 };
 use cuts::Cuts;
 use texture::Look;
-use trial::{Trial, Wanted};
+use trial::{Trial, Tried, Wanted};
 
+/// What pictures are like is asked of one in so many of those that are scored: it differs little within a chunk.
+const SCORED_FOR_A_LOOK: u32 = 4;
 /// Notes of one chunk, at most.
 const MOST_NOTES: usize = 8;
 
@@ -36,11 +38,13 @@ const MOST_NOTES: usize = 8;
 /// As decoding and filtering refuse. A probe that fails is a probe less.
 pub fn analyse(host: &dyn Host, limits: &Limits, task: &AnalyseTask) -> Result<AnalyseReport> {
     let encode = &task.encode;
-    let wanted = encode.rungs.iter().zip(&task.crf).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: rung });
+    let pictures = std::iter::once(u64::MAX).chain(std::iter::repeat(task.compared.unwrap_or(u64::MAX)));
+    let probes = encode.rungs.iter().zip(&task.crf).zip(pictures);
+    let wanted = probes.map(|((rung, crf), most)| Wanted { rung, crf: *crf, reference: rung, most });
     let mut study = Study::new(host, encode, task.beginning.map_or(u64::MAX, |beginning| beginning.frames))?;
     study.open_trials(wanted, task.scored_every, limits)?;
     if let Some(rung) = encode.rungs.first() {
-        study.watch_out(rung, task.scored_every)?;
+        study.watch_out(rung, task.scored_every.saturating_mul(SCORED_FOR_A_LOOK))?;
     }
     study.run(limits)?;
     let whole = task.beginning.map_or(study.frames, |beginning| beginning.of);
@@ -66,9 +70,13 @@ pub fn calibrate(host: &dyn Host, limits: &Limits, task: &CalibrateTask) -> Resu
     let (reference, rungs) = encode.rungs.split_first().map_or((None, &[][..]), |(first, rest)| (Some(first), rest));
     let (finals, others) = rungs.split_at(task.finals.len().min(rungs.len()));
     let (probes, smaller) = others.split_at(task.probes.len().min(others.len()));
-    let as_shown =
-        finals.iter().zip(&task.finals).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: reference.unwrap_or(rung) });
-    let as_coded = probes.iter().zip(&task.probes).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: rung });
+    let as_shown = finals.iter().zip(&task.finals).map(|(rung, crf)| Wanted {
+        rung,
+        crf: *crf,
+        reference: reference.unwrap_or(rung),
+        most: u64::MAX,
+    });
+    let as_coded = probes.iter().zip(&task.probes).map(|(rung, crf)| Wanted { rung, crf: *crf, reference: rung, most: u64::MAX });
     let mut study = Study::new(host, encode, task.frames)?;
     study.open_trials(as_shown.chain(as_coded), task.scored_every, limits)?;
     for (rung, reference) in smaller.iter().zip(reference.into_iter().cycle()) {
@@ -320,16 +328,18 @@ impl<'t> Study<'t> {
 
     /// What the trials measured, each with its number, as of so many pictures in all. Called once.
     fn points(&mut self, whole: u64) -> Vec<(usize, ProbePoint)> {
-        let mut points = Vec::new();
+        let mut tried = Vec::new();
         for trial in std::mem::take(&mut self.trials) {
             let (number, crf) = (trial.number, trial.crf);
-            match trial.finish(whole, &mut self.spent) {
-                Ok(point) => points.push((number, point)),
+            match trial.finish(&mut self.spent) {
+                Ok(found) => tried.push((number, found)),
                 Err(refusal) => self.notes.push(format!("nothing at CRF {crf}: {}", refusal.message)),
             }
         }
         self.notes.truncate(MOST_NOTES);
-        points
+        let longest = tried.first().map(|(_, first)| first);
+        let point = |(number, own): &(usize, Tried)| (*number, own.point_beside(longest.unwrap_or(own), whole));
+        tried.iter().map(point).collect()
     }
 
     /// What scaling alone does. Called once.

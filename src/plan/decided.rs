@@ -6,9 +6,10 @@ use super::make::{check_sizes, reorder_delay, timing};
 use super::narrowband::calibrate::{CalibrationTask, calibrations};
 use super::narrowband::decide::RungDecision;
 use super::narrowband::grid::{GridMode, GridRules, Misfit, SceneCut, SnappedGrid, snap};
-use super::narrowband::preset::NarrowbandRules;
+use super::narrowband::preset::{Effort, NarrowbandRules};
 use super::narrowband::repair::{self, MeasuredChunk, Repairs};
 use super::narrowband::rules::AllocationRules;
+use super::narrowband::work::Work;
 use super::narrowband::{CalibrationPoint, ChunkFacts, Decision, TitleFacts, decide};
 use super::preset::{Preset, RungRule, VideoRules};
 use super::time::{Rational, seconds};
@@ -73,6 +74,27 @@ impl<'a> Basis<'a> {
         Ok(Self { plan, video, planned, rules, wanted, stream })
     }
 
+    /// What was done beside the ladder before anything is repaired, as a share of its work. With more effort than usual it is not
+    /// counted: who wants the best pays for it.
+    fn beside(&self) -> f64 {
+        if self.wanted.effort == Effort::Best {
+            return 0.0;
+        }
+        let pixels = |rung: &Rung| f64::from(rung.width) * f64::from(rung.height);
+        let of_all = |rungs: &[Rung]| rungs.iter().map(pixels).sum::<f64>();
+        let frames: f64 = (0..self.video.chunks.len()).map(|chunk| self.video.chunk_frames(chunk) as f64).sum();
+        let calibrations = self.planned.calibrations.iter().flatten();
+        let halves = if self.planned.probe.halved { 0.5 } else { 1.0 };
+        let (first, others) = self.planned.probe.rungs.split_first().map_or((0.0, 0.0), |(a, b)| (pixels(a), of_all(b)));
+        let work = Work {
+            ladder: frames * of_all(&self.video.rungs),
+            probed: frames * (first + halves * others),
+            calibrated: calibrations.map(|calibration| calibration.frames as f64 * of_all(&calibration.rungs)).sum(),
+            shown: frames * pixels(&self.planned.reference),
+        };
+        work.beside()
+    }
+
     fn revised(&self, video: VideoPlan) -> Plan {
         Plan { video: Some(video), ..self.plan.clone() }
     }
@@ -88,10 +110,11 @@ pub fn surveyed(draft: &Plan, probe: &Probe, preset: &Preset, reports: &[Analyse
     let (snapped, _) = segments(basis.stream, preset, basis.video, &reports, &basis.wanted.grid);
     let title = title_facts(basis.stream, basis.rules, basis.video, &snapped, &reports);
     let tasks = if basis.wanted.calibrates() { calibrations(&title, &basis.wanted.decision) } else { Vec::new() };
+    let frames = basis.wanted.decision.calibration.beginning(title.chunks.iter().map(|chunk| chunk.frames).sum());
     let of_chunk = |tasks: &[CalibrationTask]| CalibrationPlan {
         chunk: tasks[0].chunk as u32,
         weight: tasks[0].weight,
-        frames: basis.wanted.decision.calibration.frames.max(1),
+        frames,
         rungs: final_rungs(&basis, tasks),
         crf: tasks.iter().map(|task| task.crf).collect(),
     };
@@ -222,7 +245,7 @@ pub fn verified(decided: &Revised, probe: &Probe, preset: &Preset, encoded: &[En
             (seconds(ticks, basis.video.source_base) * 1e6) as u64
         })
         .collect();
-    let repairs = repair::repairs(&grounds.decision, &weights_us, &measured, &basis.wanted.decision);
+    let repairs = repair::repairs(&grounds.decision, &weights_us, &measured, basis.beside(), &basis.wanted.decision);
     let planned = repairs.chunks.iter().map(|repair| RepairPlan { chunk: repair.chunk as u32, crf: repair.crf }).collect();
     let narrowband = Some(NarrowbandPlan { repairs: Some(planned), ..basis.planned.clone() });
     let video = VideoPlan { narrowband, ..basis.video.clone() };

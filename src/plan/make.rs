@@ -24,8 +24,11 @@ const LEAST_PROBE: u32 = 144;
 /// Widths of probes are multiples of this, pixels: at some others the vector code of libvmaf is wrong, and without it a score
 /// takes six times as long.
 const PROBE_WIDTH_STEP: u32 = 32;
+/// Half a chunk that has fewer pictures, or fewer scored ones, tells no slope.
+const LEAST_COMPARED: u64 = 24;
+const LEAST_COMPARED_SCORES: u64 = 5;
 /// Of pictures that are only scaled one in so many is scored: what scaling loses differs little from one to the next.
-const SCALED_EVERY: u32 = 7;
+const SCALED_EVERY: u32 = 9;
 /// Longest side of a picture, pixels.
 const LONGEST_SIDE: u32 = 65_536;
 /// Longest title, seconds: a week.
@@ -168,6 +171,10 @@ pub fn analyse_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> Ana
         crf: wanted.crf.clone(),
         scored_every: wanted.scored_every,
         beginning: wanted.frames.map(|frames| Beginning { frames, of: expected }),
+        compared: Some(expected.div_ceil(2)).filter(|half| {
+            let least = LEAST_COMPARED.max(u64::from(wanted.scored_every) * LEAST_COMPARED_SCORES);
+            wanted.halved && *half >= least
+        }),
     }
 }
 
@@ -377,7 +384,7 @@ fn probes(stream: &VideoStream, rules: &VideoRules, wanted: &NarrowbandRules) ->
     let rungs = ladder::of_sizes(stream, &wanted.probe_encoder(rules), &sized);
     let rate = stream.frame_rate;
     let frames = wanted.studied_s().map(|s| (s * rate.num as f64 / rate.den as f64).ceil().max(1.0) as u64);
-    ProbePlan { rungs, crf, scored_every: wanted.scored_every(), frames }
+    ProbePlan { rungs, crf, scored_every: wanted.scored_every(), frames, halved: wanted.is_halved() }
 }
 
 /// Output ticks a second, and output ticks per source tick: exact, whatever the source's time base.

@@ -162,6 +162,9 @@ pub struct ProbePlan {
     /// So many pictures of each chunk are looked at, from its first on; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames: Option<u64>,
+    /// Every fast encode but the first is of the chunk's first half alone.
+    #[serde(default)]
+    pub halved: bool,
 }
 
 impl Plan {

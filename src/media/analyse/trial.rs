@@ -7,8 +7,13 @@ use crate::media::ffi;
 use crate::media::frame::Frame;
 use crate::media::judge::Judge;
 use crate::plan::Rung;
-use crate::plan::narrowband::ProbePoint;
+use crate::plan::narrowband::{ProbePoint, loss_of, quality_of};
 use crate::sandbox::protocol::{AnalyseSpent, EncodeTask, Limits};
+
+/// Losses of scores nearer to 100 than this cannot be told from none.
+const LEAST_LOSS: f64 = 0.1;
+/// What is left of nothing, VMAF: its loss has no end.
+const LEAST_VMAF: f64 = 1.0;
 
 /// What to try.
 pub struct Wanted<'w> {
@@ -17,6 +22,8 @@ pub struct Wanted<'w> {
     pub crf: f64,
     /// The picture it is judged beside.
     pub reference: &'w Rung,
+    /// Pictures from the first on.
+    pub most: u64,
 }
 
 /// An open trial.
@@ -27,10 +34,19 @@ pub struct Trial {
     places: (usize, usize),
     codec: Codec,
     judge: Judge,
-    bits: u64,
-    /// Of these those of the first picture, and how many pictures there were.
-    first_bits: u64,
-    pictures: u64,
+    /// Pictures it takes yet.
+    left: u64,
+    /// Of every picture its time and bits, as they come out.
+    coded: Vec<(i64, u64)>,
+}
+
+/// What came of a trial.
+pub struct Tried {
+    pub crf: f64,
+    /// Bits of each picture, in the order in which they are shown.
+    bits: Vec<u64>,
+    /// As the judge tells them: those of the same pictures in every trial with as many.
+    scores: Vec<f64>,
 }
 
 impl Trial {
@@ -46,14 +62,17 @@ impl Trial {
     ) -> Result<Self> {
         let codec = Codec::open(task, wanted.rung)?;
         let judge = Judge::open(task, &codec, wanted.rung, (wanted.reference, scored_every), limits)?;
-        Ok(Self { number, crf: wanted.crf, places, codec, judge, bits: 0, first_bits: 0, pictures: 0 })
+        Ok(Self { number, crf: wanted.crf, places, codec, judge, left: wanted.most, coded: Vec::new() })
     }
 
-    /// Takes the pictures of the next output time, in all sizes; `starts` a segment, as it would in the real encode.
+    /// Takes the pictures of the next output time, in all sizes, where it wants more; `starts` a segment, as it would in the real
+    /// encode.
     ///
     /// # Errors
     /// Internal: encoder, decoder or judge fail. The trial is spoilt.
     pub fn push(&mut self, pictures: &[Frame], time: i64, starts: bool, spent: &mut AnalyseSpent) -> Result<()> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(()) };
+        self.left = left;
         let began = cpu_seconds();
         let mut picture = pictures[self.places.0].shared()?;
         let raw = picture.get_mut();
@@ -66,29 +85,20 @@ impl Trial {
         self.take_packets(spent)
     }
 
-    /// The point that was measured; where there are `whole` pictures, and they were not all tried, as if the others were like those
-    /// after the first.
+    /// Ends the trial.
     ///
     /// # Errors
     /// Internal: as above, or pictures were lost.
-    pub fn finish(mut self, whole: u64, spent: &mut AnalyseSpent) -> Result<ProbePoint> {
+    pub fn finish(mut self, spent: &mut AnalyseSpent) -> Result<Tried> {
         let began = cpu_seconds();
         self.codec.send(None)?;
         spent.probe_s += cpu_seconds() - began;
         self.take_packets(spent)?;
-        let (crf, bits) = (self.crf, self.bits_of(whole));
         let began = cpu_seconds();
         let scores = self.judge.finish()?;
         spent.score_s += cpu_seconds() - began;
-        Ok(ProbePoint { crf, bits, vmaf_neg: scores.iter().sum::<f64>() / scores.len() as f64 })
-    }
-
-    fn bits_of(&self, whole: u64) -> u64 {
-        let (tried, rest) = (self.pictures.saturating_sub(1), self.bits - self.first_bits);
-        if tried == 0 || whole <= self.pictures {
-            return self.bits;
-        }
-        self.first_bits + (u128::from(rest) * u128::from(whole - 1) / u128::from(tried)) as u64
+        self.coded.sort_unstable_by_key(|(time, _)| *time);
+        Ok(Tried { crf: self.crf, bits: self.coded.into_iter().map(|(_, bits)| bits).collect(), scores })
     }
 
     fn take_packets(&mut self, spent: &mut AnalyseSpent) -> Result<()> {
@@ -97,15 +107,71 @@ impl Trial {
             let packet = self.codec.receive()?;
             spent.probe_s += cpu_seconds() - began;
             let Some(packet) = packet else { return Ok(()) };
-            let bits = packet.data().len() as u64 * 8;
-            if self.pictures == 0 {
-                self.first_bits = bits;
-            }
-            self.bits += bits;
-            self.pictures += 1;
+            self.coded.push((packet.get().pts, packet.data().len() as u64 * 8));
             let began = cpu_seconds();
             self.judge.take(Some(&packet))?;
             spent.score_s += cpu_seconds() - began;
         }
+    }
+}
+
+impl Tried {
+    /// The point that was measured; where there are `whole` pictures, and they were not all tried, as if the others were like those
+    /// after the first.
+    pub fn point(&self, whole: u64) -> ProbePoint {
+        let (tried, all) = (self.bits.len() as u64, self.bits.iter().sum::<u64>());
+        let first = self.bits.first().copied().unwrap_or(0);
+        let bits = if tried < 2 || whole <= tried {
+            all
+        } else {
+            first + (u128::from(all - first) * u128::from(whole - 1) / u128::from(tried - 1)) as u64
+        };
+        ProbePoint { crf: self.crf, bits, vmaf_neg: mean(&self.scores) }
+    }
+
+    /// The point of a trial of the chunk's first pictures beside one of more of them: as if it went on to differ from that one as
+    /// it did up to there, by the ratio of rates and of losses.
+    pub fn point_beside(&self, longer: &Tried, whole: u64) -> ProbePoint {
+        let same = |of: &Tried| of.bits.iter().take(self.bits.len()).sum::<u64>().max(1);
+        let loss = |scores: &[f64]| loss_of(mean(scores).max(LEAST_VMAF)).max(LEAST_LOSS);
+        let scored = self.scores.len().min(longer.scores.len());
+        if self.bits.len() >= longer.bits.len() || scored == 0 {
+            return self.point(whole);
+        }
+        let all = longer.point(whole);
+        let bits = (all.bits as f64 * same(self) as f64 / same(longer) as f64).round() as u64;
+        let ratio = loss(&self.scores[..scored]) / loss(&longer.scores[..scored]);
+        ProbePoint { crf: self.crf, bits, vmaf_neg: quality_of(loss(&longer.scores) * ratio) }
+    }
+}
+
+fn mean(scores: &[f64]) -> f64 {
+    scores.iter().sum::<f64>() / scores.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shorter_trial_goes_on_to_differ_as_it_did() {
+        let longer = Tried { crf: 26.0, bits: vec![900, 50, 50, 100, 300, 100], scores: vec![90.0, 92.0, 97.0] };
+        let shorter = Tried { crf: 38.0, bits: vec![300, 20, 30], scores: vec![70.0] };
+        let point = shorter.point_beside(&longer, 6);
+        assert_eq!((point.crf, point.bits), (38.0, 525), "1500 bits by 350 of 1000");
+        let expected = quality_of(loss_of(93.0) * loss_of(70.0) / loss_of(90.0));
+        assert!((point.vmaf_neg - expected).abs() < 1e-9 && point.vmaf_neg > 75.0, "{point:?}");
+        // What was tried of as many pictures is as it was measured.
+        assert_eq!(longer.point_beside(&longer, 6), ProbePoint { crf: 26.0, bits: 1500, vmaf_neg: 93.0 });
+        assert_eq!(shorter.point_beside(&shorter, 5), ProbePoint { crf: 38.0, bits: 400, vmaf_neg: 70.0 });
+    }
+
+    #[test]
+    fn pictures_that_lose_nothing_or_all_are_beside_each_other_all_the_same() {
+        let of = |scores: [f64; 2], bits: usize| Tried { crf: 30.0, bits: vec![8; bits], scores: scores.to_vec() };
+        let beside = |own: [f64; 2], other: [f64; 2]| of(own, 4).point_beside(&of(other, 8), 8).vmaf_neg;
+        assert!((99.8..=100.0).contains(&beside([100.0; 2], [100.0; 2])));
+        assert!((0.0..=1.1).contains(&beside([0.0; 2], [0.0; 2])));
+        assert!(beside([0.0; 2], [100.0; 2]) <= 1.1);
     }
 }

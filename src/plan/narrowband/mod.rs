@@ -31,6 +31,7 @@ pub mod rules;
 pub mod standard;
 pub mod stratify;
 pub mod transfer;
+pub mod work;
 
 #[cfg(test)]
 mod measured;

@@ -7,6 +7,7 @@ use super::allocate::check_range;
 use super::grid::GridRules;
 use super::rules::Rules;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Short sides of a probe, pixels: libvmaf judges no picture under 64, and a probe above 1080 is no probe.
 const SHORT_SIDES: std::ops::RangeInclusive<u32> = 64..=1080;
@@ -119,6 +120,9 @@ pub struct ProbeRules {
     /// One picture in so many is scored; absent: by `effort`.
     #[serde(default)]
     pub scored_every: Option<u32>,
+    /// Parameters of the encoder that a probe has beside, and before, the ladder's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
 }
 
 impl NarrowbandRules {
@@ -138,6 +142,12 @@ impl NarrowbandRules {
         if self.effort == Effort::Turbo { vec![low + (high - low) / 4.0] } else { vec![low, high] }
     }
 
+    /// Every probe but the first is of half a chunk: where a chunk's curves lie differs much from one to the next, and is asked
+    /// of all of it, how steep they are differs less.
+    pub fn is_halved(&self) -> bool {
+        self.effort == Effort::Balanced
+    }
+
     /// One picture in so many of the top rung is scored; `None`: none is.
     pub fn verified_every(&self) -> Option<u32> {
         self.effort.verified_every()
@@ -151,7 +161,9 @@ impl NarrowbandRules {
     /// The rules of the probe's encoder: the preset's own, but fast.
     pub fn probe_encoder(&self, video: &VideoRules) -> VideoRules {
         // The fastest speeds take no regions; what those change is seen by calibration.
-        VideoRules { speed: self.probe.speed.clone(), interest: Vec::new(), ..video.clone() }
+        let mut params = video.params.clone();
+        params.extend(self.probe.params.clone());
+        VideoRules { speed: self.probe.speed.clone(), interest: Vec::new(), params, ..video.clone() }
     }
 
     /// # Errors

@@ -7,6 +7,7 @@
 
 use super::decide::{Decision, RungDecision};
 use super::rules::Rules;
+use super::work::OF_REPAIR;
 use super::{loss_of, quality_of, rounded};
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,8 @@ const LEAST_LOSS: f64 = 0.1;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RepairRules {
-    /// Of the ladder's pixels at most this share, which are about what it costs; one chunk under the floor in any case.
+    /// All that is done beside the ladder, repairs included, takes at most this share of its work; one chunk under the floor is
+    /// repaired in any case.
     pub share: f64,
     /// The title's mean is near enough to its goal, VMAF-NEG.
     pub tolerance_vmaf: f64,
@@ -33,7 +35,7 @@ pub struct RepairRules {
 
 impl Default for RepairRules {
     fn default() -> Self {
-        Self { share: 0.13, tolerance_vmaf: 0.4 }
+        Self { share: 0.33, tolerance_vmaf: 0.4 }
     }
 }
 
@@ -83,8 +85,9 @@ pub enum RepairCause {
     Mean,
 }
 
-/// Chooses the repairs. `weights_us`: how long each chunk lasts, microseconds; `measured` may come in any order.
-pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChunk], rules: &Rules) -> Repairs {
+/// Chooses the repairs. `weights_us`: how long each chunk lasts, microseconds; `measured` may come in any order; `beside`: what was
+/// done beside the ladder before, as a share of its work.
+pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChunk], beside: f64, rules: &Rules) -> Repairs {
     let Some(top) = decision.rungs.first() else { return Repairs::default() };
     let mut title = Measured::new(top, weights_us, measured);
     let mut repairs = Repairs {
@@ -97,7 +100,7 @@ pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChun
     let slopes = |chunk: usize| decision.fits.get(chunk).map_or((0.0, 0.0), |fit| (fit.curve.loss_slope, fit.curve.rate_slope));
     let most_kbps = top.predicted_kbps * rules.allocation.peak_to_mean;
     let total_us: u64 = weights_us.iter().sum();
-    let most_us = (total_us as f64 * rules.repair.share / part_of_top(decision)) as u64;
+    let most_us = (total_us as f64 * (rules.repair.share - beside).max(0.0) / (OF_REPAIR * part_of_top(decision))) as u64;
     let mut spent_us = 0;
     let mut order: Vec<usize> = (0..title.chunks.len()).filter(|n| title.chunks[*n].measured < top.floor_vmaf).collect();
     order.sort_by(|a, b| title.chunks[*a].measured.total_cmp(&title.chunks[*b].measured).then(a.cmp(b)));
@@ -111,7 +114,8 @@ pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChun
             continue;
         }
         let fits = spent_us + chunk.weight_us <= most_us || is_floor && spent_us == 0;
-        let wanted = if is_floor { chunk.planned.max(top.floor_vmaf + FLOOR_MARGIN_VMAF) } else { chunk.planned };
+        let wanted =
+            if is_floor { chunk.planned.max(top.floor_vmaf + FLOOR_MARGIN_VMAF) } else { title.towards_plan(top, &chunk) };
         let (slope, rate_slope) = slopes(chunk.chunk);
         // Where the rung's cap holds the chunk down, more bits are not to be had.
         let lowest = chunk.crf - (libm::log(most_kbps / chunk.kbps) / rate_slope).max(0.0);
@@ -207,6 +211,13 @@ impl Measured {
 
     fn is_near(&self, top: &RungDecision, tolerance: f64) -> bool {
         self.missing(top).abs() <= tolerance
+    }
+
+    /// What the chunk is to have for its title to meet its goal: as planned, or less far than that where the title needs no more.
+    fn towards_plan(&self, top: &RungDecision, chunk: &Known) -> f64 {
+        let all: u64 = self.chunks.iter().map(|chunk| chunk.weight_us).sum();
+        let needed = chunk.measured + self.missing(top) * all as f64 / chunk.weight_us as f64;
+        if chunk.planned > chunk.measured { needed.min(chunk.planned) } else { needed.max(chunk.planned) }
     }
 
     /// The chunks that missed their plan in the title's own direction, those that moved the mean most first. One that is on the

@@ -22,7 +22,7 @@ pub struct CalibrationRules {
     pub most: usize,
     /// Of the title's frames this share.
     pub share: f64,
-    /// Of each chunk so many frames from its first on.
+    /// Of each chunk so many frames from its first on; fewer where the share of a short title is less.
     pub frames: u64,
     /// Chunks with fewer frames are not asked: they are mostly key frame.
     pub least_frames: u64,
@@ -36,6 +36,17 @@ impl Default for CalibrationRules {
     /// probes are judged by the same ones.
     fn default() -> Self {
         Self { most: 12, share: 0.1, frames: 16, least_frames: 12 }
+    }
+}
+
+/// Fewer frames than these are hardly more than their key frame.
+const LEAST_BEGINNING: u64 = 10;
+
+impl CalibrationRules {
+    /// How many frames of a chunk are encoded, of a title of so many.
+    pub fn beginning(&self, title_frames: u64) -> u64 {
+        let share = (title_frames as f64 * self.share / LEAST_CALIBRATIONS as f64).round() as u64;
+        share.max(LEAST_BEGINNING).min(self.frames).max(1)
     }
 }
 
@@ -56,7 +67,7 @@ pub fn stratify(chunks: &[ChunkFacts], fits: &[FittedCurve], rules: &Calibration
     let any_sound = line.iter().any(|place| askable(place.chunk));
     let asked: Vec<&Place> = line.iter().filter(|place| !any_sound || askable(place.chunk)).collect();
     let frames: u64 = chunks.iter().map(|chunk| chunk.frames).sum();
-    let wanted = (frames as f64 * rules.share / rules.frames.max(1) as f64).round() as usize;
+    let wanted = (frames as f64 * rules.share / rules.beginning(frames) as f64).round() as usize;
     let count = wanted.max(LEAST_CALIBRATIONS).min(rules.most.max(1)).min(asked.len());
     let mut strata: Vec<Stratum> = Vec::with_capacity(count);
     for n in 0..count {

@@ -12,6 +12,7 @@
 //! nearest one that was. A chunk that was itself calibrated is moved further, by what it differs from the estimate. Where only
 //! its beginning was, that is held against the probes of the same pictures.
 
+use super::super::preset::VideoCodec;
 use super::curve::{CRF_DECIMALS, Curve, FittedCurve, LEAST_LOSS, LOST_VMAF, VMAF_DECIMALS, fit};
 use super::facts::{CalibrationPoint, ChunkFacts, ScaledPoint, TitleFacts};
 use super::hull::Candidate;
@@ -27,9 +28,8 @@ const RATE_NOISE: f64 = 0.08;
 const SHIFT_DOUBT: f64 = 0.30;
 const TILT_DOUBT: f64 = 0.020;
 /// The same for the loss, and for its factor. At the display's own size a beginning says little of a chunk that its probes have not
-/// said: over 12 titles of 2 to 7 chunks, calibrated by 16 or 32 pictures of two, whole chunks lie 1.1 VMAF from this line and
-/// titles 0.45; believed like smaller sizes, whose U no probe knows, it is 1.5 and 1.1.
-const LOSS_NOISE_AT_DISPLAY: f64 = 6.0;
+/// said: over 12 titles of 2 to 7 chunks in H.265, calibrated by 16 or 32 pictures of two, whole chunks lie 1.1 VMAF from this line
+/// and titles 0.45; believed like smaller sizes, whose U no probe knows, it is 1.5 and 1.1. In H.264 a beginning says more.
 const FACTOR_DOUBT_AT_DISPLAY: f64 = 0.2;
 const LOSS_NOISE: f64 = 2.0;
 const FACTOR_DOUBT: f64 = 0.4;
@@ -41,9 +41,7 @@ const LEAST_FLOOR: f64 = 0.5;
 /// Loss of scaling to a part s of the display's height and back: this times (1 - s)^2. Medians of those shots: 4 at two
 /// thirds, 15 at a half, 32 at a third; for animation much less.
 const FLOOR_OF_SCALING: f64 = 60.0;
-/// The factor on coding losses at display size (below 1, for the final preset is better than the probe's), and by how
-/// much it rises with (1 - s)^2. Medians: 0.9, 1.4, 1.9, 3.0.
-const FACTOR_AT_DISPLAY: f64 = 0.88;
+/// By how much the factor on coding losses rises with (1 - s)^2. Medians: 0.9 at display size, 1.4, 1.9, 3.0.
 const FACTOR_OF_SCALING: f64 = 4.2;
 /// No picture size makes less of a coding loss.
 const LEAST_FACTOR: f64 = 0.2;
@@ -125,8 +123,11 @@ impl Transfer {
         let is_measured = is_scaling_measured(title);
         let floor_doubt = if is_measured { MEASURED_FLOOR_DOUBT } else { FLOOR_DOUBT };
         let is_known_by_probes = shrunk(title, width, height) == 0.0 && pairs.iter().any(|pair| !pair.is_whole);
-        let (noise, factor_doubt) =
-            if is_known_by_probes { (LOSS_NOISE_AT_DISPLAY, FACTOR_DOUBT_AT_DISPLAY) } else { (LOSS_NOISE, FACTOR_DOUBT) };
+        let (noise, factor_doubt) = if is_known_by_probes {
+            (noise_at_display(title.codec), FACTOR_DOUBT_AT_DISPLAY)
+        } else {
+            (LOSS_NOISE, FACTOR_DOUBT)
+        };
         let doubt = Prior2 { at: (0.0, prior.loss_factor), doubt: (floor_doubt, factor_doubt) };
         let (mut floor_offset, mut loss_factor) = ridge(losses(), noise, doubt);
         let fixed = |offset: f64| {
@@ -169,7 +170,7 @@ impl Transfer {
             rate_shift: RATE_OF_PIXELS * libm::log(of_probe),
             rate_tilt: 0.0,
             floor_offset: 0.0,
-            loss_factor: FACTOR_AT_DISPLAY + FACTOR_OF_SCALING * shrunk,
+            loss_factor: factor_at_display(title.codec) + FACTOR_OF_SCALING * shrunk,
         }
     }
 
@@ -225,6 +226,23 @@ impl Transfer {
             loss_slope: curve.loss_slope,
             loss_floor: (scaling_loss + self.floor_offset).max(0.0),
         }
+    }
+}
+
+/// Factor on coding losses at the display's own size, below 1, for the final preset is better than the probe's: x265 `fast` beside
+/// `superfast`, x264 `slow` beside `veryfast` (medians of 12 and 8 titles).
+fn factor_at_display(codec: VideoCodec) -> f64 {
+    match codec {
+        VideoCodec::H264 => 0.64,
+        VideoCodec::H265 | VideoCodec::Av1 => 0.88,
+    }
+}
+
+/// Noise of a loss there that the beginning of a chunk was calibrated with.
+fn noise_at_display(codec: VideoCodec) -> f64 {
+    match codec {
+        VideoCodec::H264 => 2.5,
+        VideoCodec::H265 | VideoCodec::Av1 => 6.0,
     }
 }
 

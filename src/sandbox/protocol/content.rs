@@ -18,6 +18,10 @@ pub struct AnalyseTask {
     /// Only the chunk's beginning is looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beginning: Option<Beginning>,
+    /// Every probe but the first encodes so many pictures and no more. How they compare with the same ones of the first is
+    /// taken to hold for the whole chunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<u64>,
 }
 
 /// The first pictures of a chunk, which stand for all.
@@ -74,7 +78,7 @@ pub struct AnalyseReport {
     pub spent: AnalyseSpent,
 }
 
-/// What the pictures of a chunk are like, at the probes' size: means over the scored ones, in steps of 8 bits.
+/// What the pictures of a chunk are like, at the probes' size: means over some of the scored ones, in steps of 8 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Texture {
     /// Spatial information (ITU-T P.910 7.7): standard deviation of the Sobel-filtered luma.
