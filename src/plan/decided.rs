@@ -2,9 +2,10 @@
 //! rungs, the segments and the CRF of every chunk, and to what is encoded once more. Pure, like the first.
 
 use super::ladder::{self, SizedRung};
-use super::make::{check_sizes, reorder_delay, timing};
+use super::make::{check_sizes, compared, reorder_delay, timing};
 use super::narrowband::calibrate::{CalibrationTask, calibrations};
 use super::narrowband::decide::RungDecision;
+use super::narrowband::facts::steady;
 use super::narrowband::grid::{GridMode, GridRules, Misfit, SceneCut, SnappedGrid, snap};
 use super::narrowband::preset::{Effort, NarrowbandRules};
 use super::narrowband::repair::{self, MeasuredChunk, Repairs};
@@ -293,13 +294,17 @@ fn title_facts(
             scaled: Vec::new(),
         }
     };
+    let mut chunks: Vec<ChunkFacts> = (0..video.chunks.len()).map(facts).collect();
+    if let Some(narrowband) = &video.narrowband {
+        steady(&mut chunks, |chunk| compared(&narrowband.probe, video.chunk_frames(chunk)).is_some());
+    }
     TitleFacts {
         codec: rules.codec,
         display_width,
         display_height,
         probe_width: probed.map_or(display_width, |rung| rung.width),
         probe_height: probed.map_or(display_height, |rung| rung.height),
-        chunks: (0..video.chunks.len()).map(facts).collect(),
+        chunks,
         calibration: Vec::new(),
     }
 }

@@ -171,11 +171,14 @@ pub fn analyse_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> Ana
         crf: wanted.crf.clone(),
         scored_every: wanted.scored_every,
         beginning: wanted.frames.map(|frames| Beginning { frames, of: expected }),
-        compared: Some(expected.div_ceil(2)).filter(|half| {
-            let least = LEAST_COMPARED.max(u64::from(wanted.scored_every) * LEAST_COMPARED_SCORES);
-            wanted.halved && *half >= least
-        }),
+        compared: compared(wanted, expected),
     }
+}
+
+/// How many pictures of a chunk of so many every probe but the first encodes; `None`: all.
+pub(super) fn compared(wanted: &ProbePlan, frames: u64) -> Option<u64> {
+    let least = LEAST_COMPARED.max(u64::from(wanted.scored_every) * LEAST_COMPARED_SCORES);
+    Some(frames.div_ceil(2)).filter(|half| wanted.halved && *half >= least)
 }
 
 /// The task of calibrating by one chunk: its beginning with the final settings, and with those of the probes.

@@ -30,6 +30,8 @@ FIXED = {  # short side: kbit/s
     "h265": [(1080, 5800), (1080, 4500), (720, 3400), (720, 2400), (540, 1600), (432, 900), (360, 600), (234, 300), (234, 145)],
     "h264": [(1080, 7800), (1080, 6000), (720, 4500), (720, 3000), (540, 2000), (432, 1100), (360, 730), (234, 365), (234, 145)],
 }
+# The speed of the narrowband presets, which all that is compared has.
+SPEED = {"h265": "fast", "h264": "slow"}
 # Of a capped VBR the peak over the mean.
 CAP = 1.5
 # VMAF saturates above; points there say nothing of rate.
@@ -136,6 +138,7 @@ class Bench:
         quiet = {"narrowband.grid.mode": "fixed"}
         # Of the fixed ladders, too: what is compared is what is decided, not where segments begin.
         chunks = {"chunk.target_s": 4, "chunk.shortest_s": 2, "chunk.longest_s": 6}
+        speed = {"video.speed": SPEED[self.codec]}
         made = self.transcode(source, base / "narrowband", f"narrowband-{self.codec}", quiet)
         result = {"clip": name, "seconds": made["totals"]["duration_s"], "chunks": len(made["chunks"]), "cost": made["narrowband"]["cost"]}
         top = made["narrowband"]["decision"]["rungs"][0]
@@ -149,14 +152,14 @@ class Bench:
             if variant in self.options.only:
                 rungs = [(side, kbps) for side, kbps in FIXED[codec] if side <= short] or [(short, FIXED[codec][-1][1])]
                 ladder = [{"height": side, "kbps": kbps, "max_kbps": int(kbps * CAP)} for side, kbps in rungs]
-                made_fixed = self.transcode(source, base / variant, codec, chunks | {"video.rungs": ladder})
+                made_fixed = self.transcode(source, base / variant, codec, chunks | {"video.speed": SPEED[codec], "video.rungs": ladder})
                 result[variant] = self.rungs(source, base / variant, made_fixed)
         constant = [{"height": min(rung["width"], rung["height"]), "crf": mean_crf(made, n)}
                     for n, rung in enumerate(made["narrowband"]["decision"]["rungs"])]
         if "a1" in self.options.only:
-            result["a1"] = self.rungs(source, base / "a1", self.transcode(source, base / "a1", self.codec, chunks | {"video.rungs": constant}))
+            result["a1"] = self.rungs(source, base / "a1", self.transcode(source, base / "a1", self.codec, chunks | speed | {"video.rungs": constant}))
         if "whole" in self.options.only:
-            one = {"video.rungs": constant, "chunk.grid": "frames", "chunk.frames": 10_000_000}
+            one = speed | {"video.rungs": constant, "chunk.grid": "frames", "chunk.frames": 10_000_000}
             result["whole"] = self.rungs(source, base / "whole", self.transcode(source, base / "whole", self.codec, one))
         if "shuffled" in self.options.only and len(made["chunks"]) > 2:
             result["shuffled"] = self.rungs(source, base / "shuffled", self.shuffled(source, base / "shuffled", quiet))

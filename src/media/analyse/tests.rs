@@ -89,6 +89,24 @@ fn the_beginning_of_a_chunk_stands_for_all_of_it() {
 }
 
 #[test]
+fn half_a_chunk_tells_how_the_second_probe_differs() {
+    let bench = Bench::new(TWO_SCENES, "narrowband-h265", 60);
+    let mut task = bench.task(1);
+    assert_eq!(task.compared, Some(30));
+    let halved = bench.analyse(&task);
+    task.compared = None;
+    let whole = bench.analyse(&task);
+    assert_eq!((halved.frames, halved.probes[0]), (60, whole.probes[0]));
+    let (found, expected) = (halved.probes[1], whole.probes[1]);
+    assert_eq!(found.crf, expected.crf);
+    let ratio = found.bits as f64 / expected.bits as f64;
+    assert!((0.8..1.25).contains(&ratio) && ratio != 1.0, "{found:?} {expected:?}");
+    assert!((found.vmaf_neg - expected.vmaf_neg).abs() < 4.0, "{found:?} {expected:?}");
+    // Of a short chunk all is encoded.
+    assert_eq!(Bench::new(TWO_SCENES, "narrowband-h265", 40).task(0).compared, None);
+}
+
+#[test]
 fn a_scene_is_found_within_a_chunk_and_where_the_next_chunk_begins() {
     let at = |bench: &Bench, report: &AnalyseReport| {
         let video = bench.plan.video.as_ref().unwrap();

@@ -1,6 +1,8 @@
 //! What analysis found of a title: the input of every decision.
 
 use super::super::preset::VideoCodec;
+use super::curve::{LEAST_LOSS, LOST_VMAF};
+use super::{loss_of, quality_of};
 use serde::{Deserialize, Serialize};
 
 /// All that the decision may know of a title.
@@ -84,4 +86,65 @@ pub struct CalibrationPoint {
     /// The same pictures with the probes' settings; absent where all of the chunk was encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<ChunkFacts>,
+}
+
+/// Part of its own growth of loss that a chunk keeps, of which only a part was compared.
+const OWN_GROWTH: f64 = 0.5;
+
+/// Draws the growth of loss between probes half-way to the title's mean, in the chunks of which only a part was compared.
+///
+/// Halves of chunks show it with a standard deviation of 0.015 a CRF, by which the whole chunks of a title hardly differ more
+/// (0.002 to 0.016 over five titles), and constant slope trusts it: taken as it was seen, a title of three like chunks lost
+/// 2 % of its bits. Rates show no such thing.
+pub fn steady(chunks: &mut [ChunkFacts], is_compared: impl Fn(usize) -> bool) {
+    let loss = |point: &ProbePoint| {
+        let is_score = (LOST_VMAF..=100.0).contains(&point.vmaf_neg);
+        is_score.then(|| loss_of(point.vmaf_neg)).filter(|loss| *loss > LEAST_LOSS)
+    };
+    let growth = |chunk: &ChunkFacts| {
+        let [first, second] = chunk.probes[..] else { return None };
+        let (from, to) = loss(&first).zip(loss(&second))?;
+        let growth = libm::log(to / from) / (second.crf - first.crf);
+        growth.is_finite().then_some((chunk.weight_us() as f64, growth))
+    };
+    let known: Vec<(f64, f64)> = chunks.iter().filter_map(growth).collect();
+    let weight: f64 = known.iter().map(|(weight, _)| weight).sum();
+    let mean = known.iter().map(|(weight, growth)| weight * growth).sum::<f64>() / weight.max(f64::MIN_POSITIVE);
+    for (_, chunk) in chunks.iter_mut().enumerate().filter(|(number, _)| is_compared(*number)) {
+        let Some((_, own)) = growth(chunk) else { continue };
+        let [first, second] = &mut chunk.probes[..] else { continue };
+        let steadied = OWN_GROWTH * own + (1.0 - OWN_GROWTH) * mean;
+        second.vmaf_neg = quality_of(loss_of(first.vmaf_neg) * libm::exp(steadied * (second.crf - first.crf)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_half_a_chunk_says_of_its_slope_is_drawn_to_the_title() {
+        let chunk = |growth: f64, seconds: f64| {
+            let point = |crf: f64| ProbePoint { crf, bits: 1000, vmaf_neg: quality_of(6.0 * libm::exp(growth * (crf - 26.0))) };
+            let probes = vec![point(26.0), point(38.0)];
+            ChunkFacts { frames: 100, duration_s: seconds, starts_on_cut: false, probes, scaled: Vec::new() }
+        };
+        let growth = |chunk: &ChunkFacts| libm::log(loss_of(chunk.probes[1].vmaf_neg) / loss_of(chunk.probes[0].vmaf_neg)) / 12.0;
+        let before = [chunk(0.10, 4.0), chunk(0.16, 4.0), chunk(0.14, 4.0)];
+        let mut chunks = before.clone();
+        steady(&mut chunks, |number| number < 2);
+        let after: Vec<f64> = chunks.iter().map(growth).collect();
+        for (found, expected) in after.iter().zip([0.1167, 0.1467, 0.14]) {
+            assert!((found - expected).abs() < 1e-4, "{after:?}");
+        }
+        assert!(chunks.iter().zip(&before).all(|(a, b)| a.probes[0] == b.probes[0]), "where the curves lie stays");
+        // One that shows no loss, or none at all, says nothing and is left as it is.
+        let mut odd = [chunk(0.10, 4.0), chunk(0.10, 4.0), chunk(0.10, 4.0)];
+        odd[0].probes.iter_mut().for_each(|point| point.vmaf_neg = 100.0);
+        odd[1].probes[1].vmaf_neg = f64::NAN;
+        odd[2].probes.truncate(1);
+        let left = odd.clone();
+        steady(&mut odd, |_| true);
+        assert_eq!(format!("{odd:?}"), format!("{left:?}"));
+    }
 }

@@ -156,7 +156,7 @@ fn plans(chunks: u32, audio: usize, content_decides: bool) -> Vec<Plan> {
         return vec![plan];
     }
     let video = plan.video.as_ref().expect("the kept plan has video");
-    let probe = ProbePlan { rungs: Vec::new(), crf: vec![24.0, 34.0], scored_every: 6, frames: None };
+    let probe = ProbePlan { rungs: Vec::new(), crf: vec![24.0, 34.0], scored_every: 6, frames: None, halved: true };
     let draft = NarrowbandPlan {
         reference: video.rungs[0].clone(),
         probe,

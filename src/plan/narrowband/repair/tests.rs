@@ -7,6 +7,8 @@ use proptest::prelude::*;
 const SECOND: u64 = 1_000_000;
 /// Growth of the loss a CRF, of every chunk here.
 const SLOPE: f64 = 0.1;
+/// What was done beside the ladder before.
+const BESIDE: f64 = 0.135;
 
 /// A title of so many chunks of four seconds, each planned at 93 and CRF 26, with a floor of 85.
 fn decision(chunks: usize) -> Decision {
@@ -38,7 +40,7 @@ fn decision(chunks: usize) -> Decision {
 fn repaired(measured: &[f64]) -> Repairs {
     let chunks: Vec<MeasuredChunk> =
         measured.iter().enumerate().map(|(chunk, vmaf)| MeasuredChunk { chunk, vmaf: *vmaf }).collect();
-    repairs(&decision(measured.len()), &vec![4 * SECOND; measured.len()], &chunks, &Rules::default())
+    repairs(&decision(measured.len()), &vec![4 * SECOND; measured.len()], &chunks, BESIDE, &Rules::default())
 }
 
 #[test]
@@ -94,7 +96,7 @@ fn a_chunk_that_is_better_than_the_goal_is_not_raised_to_a_plan_that_was_better_
     (0..15).for_each(|n| decision.rungs[0].chunks[n].predicted_vmaf = 97.0);
     let measured = |chunk: usize| MeasuredChunk { chunk, vmaf: if chunk < 15 { 95.0 } else { 92.0 } };
     let chunks: Vec<MeasuredChunk> = (0..30).map(measured).collect();
-    let repairs = repairs(&decision, &[4 * SECOND; 30], &chunks, &Rules::default());
+    let repairs = repairs(&decision, &[4 * SECOND; 30], &chunks, BESIDE, &Rules::default());
     assert_eq!(repairs.chunks.iter().map(|repair| repair.chunk).collect::<Vec<_>>(), [15, 16, 17]);
 }
 
@@ -102,17 +104,19 @@ fn a_chunk_that_is_better_than_the_goal_is_not_raised_to_a_plan_that_was_better_
 fn of_a_long_ladder_more_of_the_top_may_be_repaired() {
     let mut decision = decision(3);
     let chunks: Vec<MeasuredChunk> = (0..3).map(|chunk| MeasuredChunk { chunk, vmaf: 94.5 }).collect();
-    let count = |decision: &Decision| repairs(decision, &[4 * SECOND; 3], &chunks, &Rules::default()).chunks.len();
-    assert_eq!(count(&decision), 0, "one of three is a third of all pixels");
+    let count =
+        |decision: &Decision, beside: f64| repairs(decision, &[4 * SECOND; 3], &chunks, beside, &Rules::default()).chunks.len();
+    assert_eq!(count(&decision, BESIDE), 0, "one of three is half of all work");
     decision.rungs = vec![decision.rungs[0].clone(); 6];
-    assert_eq!(count(&decision), 2, "two of three are a ninth");
+    assert_eq!(count(&decision, BESIDE), 2, "two of three are a sixth");
+    assert_eq!([0.2, 0.25, 0.4].map(|beside| count(&decision, beside)), [1, 0, 0], "more was done before");
 }
 
 #[test]
 fn what_was_not_measured_is_not_repaired_and_an_empty_title_neither() {
     assert_eq!(repaired(&[]), Repairs { measured: 0, ..Repairs::default() });
     let foreign = [MeasuredChunk { chunk: 9, vmaf: 20.0 }, MeasuredChunk { chunk: 0, vmaf: f64::NAN }];
-    let none = repairs(&decision(2), &[SECOND; 2], &foreign, &Rules::default());
+    let none = repairs(&decision(2), &[SECOND; 2], &foreign, BESIDE, &Rules::default());
     assert_eq!((none.measured, none.chunks.len()), (0, 0));
 }
 
@@ -126,11 +130,11 @@ proptest! {
             measured.iter().enumerate().map(|(chunk, vmaf)| MeasuredChunk { chunk, vmaf: *vmaf }).collect();
         let (decision, weights) = (decision(measured.len()), vec![2 * SECOND; measured.len()]);
         let rules = Rules::default();
-        let first = repairs(&decision, &weights, &chunks, &rules);
+        let first = repairs(&decision, &weights, &chunks, 0.0, &rules);
         let most = (measured.len() as f64 * rules.repair.share).floor().max(1.0) as usize;
         prop_assert!(first.chunks.len() <= most, "{} of {}", first.chunks.len(), measured.len());
         prop_assert!(first.chunks.iter().all(|r| (14.0..=44.0).contains(&r.crf) && (r.crf * 4.0).fract() == 0.0));
         chunks.rotate_left(turn % measured.len());
-        prop_assert_eq!(repairs(&decision, &weights, &chunks, &rules), first);
+        prop_assert_eq!(repairs(&decision, &weights, &chunks, 0.0, &rules), first);
     }
 }

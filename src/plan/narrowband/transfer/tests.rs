@@ -55,7 +55,7 @@ fn without_calibration_size_alone_says_what_to_expect() {
     let at = |width, height| Transfer::estimate(&title(Vec::new()), &fits(), width, height);
     let own = at(1920, 1080);
     let floors = |width, height| at(width, height).curves(&title(Vec::new()), &fits())[0].loss_floor;
-    assert_eq!((own.points, floors(1920, 1080), own.loss_factor), (0, 0.0, FACTOR_AT_DISPLAY));
+    assert_eq!((own.points, floors(1920, 1080), own.loss_factor), (0, 0.0, factor_at_display(VideoCodec::H265)));
     assert!((libm::exp(own.rate_shift) - 2.828).abs() < 0.001, "four times the pixels, 2.8 times the rate");
     let half = at(960, 540);
     assert!(half.rate_shift.abs() < 1e-12 && floors(960, 540) > 5.0 && half.loss_factor > 1.3);
