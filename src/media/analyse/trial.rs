@@ -130,16 +130,17 @@ impl Tried {
     }
 
     /// The point of a trial of the chunk's first pictures beside one of more of them: as if it went on to differ from that one as
-    /// it did up to there, by the ratio of rates and of losses.
+    /// it did up to there, by the ratio of losses, and of the bits after the key picture.
     pub fn point_beside(&self, longer: &Tried, whole: u64) -> ProbePoint {
-        let same = |of: &Tried| of.bits.iter().take(self.bits.len()).sum::<u64>().max(1);
+        let first = |of: &Tried| of.bits.first().copied().unwrap_or(0);
+        let rest = |of: &Tried| of.bits.iter().take(self.bits.len()).skip(1).sum::<u64>().max(1);
         let loss = |scores: &[f64]| loss_of(mean(scores).max(LEAST_VMAF)).max(LEAST_LOSS);
         let scored = self.scores.len().min(longer.scores.len());
         if self.bits.len() >= longer.bits.len() || scored == 0 {
             return self.point(whole);
         }
         let all = longer.point(whole);
-        let bits = (all.bits as f64 * same(self) as f64 / same(longer) as f64).round() as u64;
+        let bits = first(self) + ((all.bits - first(longer)) as f64 * rest(self) as f64 / rest(longer) as f64).round() as u64;
         let ratio = loss(&self.scores[..scored]) / loss(&longer.scores[..scored]);
         ProbePoint { crf: self.crf, bits, vmaf_neg: quality_of(loss(&longer.scores) * ratio) }
     }
@@ -158,7 +159,7 @@ mod tests {
         let longer = Tried { crf: 26.0, bits: vec![900, 50, 50, 100, 300, 100], scores: vec![90.0, 92.0, 97.0] };
         let shorter = Tried { crf: 38.0, bits: vec![300, 20, 30], scores: vec![70.0] };
         let point = shorter.point_beside(&longer, 6);
-        assert_eq!((point.crf, point.bits), (38.0, 525), "1500 bits by 350 of 1000");
+        assert_eq!((point.crf, point.bits), (38.0, 600), "300, and 600 by 50 of 100");
         let expected = quality_of(loss_of(93.0) * loss_of(70.0) / loss_of(90.0));
         assert!((point.vmaf_neg - expected).abs() < 1e-9 && point.vmaf_neg > 75.0, "{point:?}");
         // What was tried of as many pictures is as it was measured.
