@@ -220,7 +220,7 @@ fn a_survey_asks_for_the_beginning_of_a_few_chunks_in_the_ladders_sizes_and_fina
     let chosen = video(&plan).narrowband.as_ref().unwrap().calibrations.as_ref().unwrap();
     assert!((2..=4).contains(&chosen.len()), "{chosen:?}");
     for calibration in chosen {
-        assert_eq!((calibration.frames, calibration.rungs.len()), (12, calibration.crf.len()));
+        assert_eq!((calibration.frames, calibration.rungs.len()), (16, calibration.crf.len()));
         let task = calibrate_task(&plan, &probe, calibration, 2);
         let (reference, rungs) = task.encode.rungs.split_first().unwrap();
         assert_eq!((reference.width, reference.height), (1920, 1080));

@@ -35,7 +35,7 @@ impl Default for CalibrationRules {
     /// A calibration costs what the rung's own encode of those frames costs. The first pictures of a chunk are enough, as the
     /// probes are judged by the same ones.
     fn default() -> Self {
-        Self { most: 12, share: 0.1, frames: 12, least_frames: 12 }
+        Self { most: 12, share: 0.1, frames: 16, least_frames: 12 }
     }
 }
 
