@@ -11,8 +11,9 @@ use tokio::task::JoinHandle;
 const WORK: Queue = Queue::Work(Class::Cpu, Lane::Normal);
 const JOBS: Queue = Queue::Jobs(Lane::Normal);
 const EVENTS: Queue = Queue::Events(1);
-/// Longest wait for what must come: also for a server that is started again.
-const SOON: Duration = Duration::from_secs(60);
+/// Longest wait for what must come: also for a server that is started again, and longer than our longest single wait, which is
+/// that for declared queues (60 s).
+const SOON: Duration = Duration::from_secs(75);
 /// How often a number is looked at that must become another.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 

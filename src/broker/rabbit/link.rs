@@ -259,8 +259,18 @@ impl Keeper {
     }
 
     async fn declare_on(&self, connection: &Connection) -> Result<(), Fault> {
-        let declared = timeout(DECLARE_WAIT, self.topology.declare(connection)).await;
-        declared.unwrap_or_else(|_| Err(Fault::Gone(format!("queues not declared within {DECLARE_WAIT:?}"))))
+        // A connection that is reset meanwhile may leave a declaration without an answer for ever.
+        let lost = async {
+            while connection.status().connected() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            declared = timeout(DECLARE_WAIT, self.topology.declare(connection)) => {
+                declared.unwrap_or_else(|_| Err(Fault::Gone(format!("queues not declared within {DECLARE_WAIT:?}"))))
+            }
+            () = lost => Err(Fault::Gone("the connection was lost before all queues were declared".into())),
+        }
     }
 
     /// Returns why the connection is no more.
