@@ -7,13 +7,9 @@ use crate::media::ffi;
 use crate::media::frame::Frame;
 use crate::media::judge::Judge;
 use crate::plan::Rung;
+use crate::plan::narrowband::curve::{LEAST_LOSS, LOST_VMAF};
 use crate::plan::narrowband::{ProbePoint, loss_of, quality_of};
 use crate::sandbox::protocol::{AnalyseSpent, EncodeTask, Limits};
-
-/// Losses of scores nearer to 100 than this cannot be told from none.
-const LEAST_LOSS: f64 = 0.1;
-/// What is left of nothing, VMAF: its loss has no end.
-const LEAST_VMAF: f64 = 1.0;
 
 /// What to try.
 pub struct Wanted<'w> {
@@ -135,7 +131,7 @@ impl Tried {
     pub fn point_beside(&self, longer: &Tried, whole: u64) -> ProbePoint {
         let first = |of: &Tried| of.bits.first().copied().unwrap_or(0);
         let rest = |of: &Tried| of.bits.iter().take(self.bits.len()).skip(1).sum::<u64>().max(1);
-        let loss = |scores: &[f64]| loss_of(mean(scores).max(LEAST_VMAF)).max(LEAST_LOSS);
+        let loss = |scores: &[f64]| loss_of(mean(scores).max(LOST_VMAF)).max(LEAST_LOSS);
         let scored = self.scores.len().min(longer.scores.len());
         if self.bits.len() >= longer.bits.len() || scored == 0 {
             return self.point(whole);

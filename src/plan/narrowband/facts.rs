@@ -93,7 +93,7 @@ const OWN_GROWTH: f64 = 0.5;
 
 /// Draws the growth of loss between probes half-way to the title's mean, in the chunks of which only a part was compared.
 ///
-/// Halves of chunks show it with a standard deviation of 0.015 a CRF, by which the whole chunks of a title hardly differ more
+/// Halves of chunks show it with an error of 0.012 a CRF (rms), by which the whole chunks of a title hardly differ more
 /// (0.002 to 0.016 over five titles), and constant slope trusts it: taken as it was seen, a title of three like chunks lost
 /// 2 % of its bits. Rates show no such thing.
 pub fn steady(chunks: &mut [ChunkFacts], is_compared: impl Fn(usize) -> bool) {
@@ -110,8 +110,8 @@ pub fn steady(chunks: &mut [ChunkFacts], is_compared: impl Fn(usize) -> bool) {
     let known: Vec<(f64, f64)> = chunks.iter().filter_map(growth).collect();
     let weight: f64 = known.iter().map(|(weight, _)| weight).sum();
     let mean = known.iter().map(|(weight, growth)| weight * growth).sum::<f64>() / weight.max(f64::MIN_POSITIVE);
-    for (_, chunk) in chunks.iter_mut().enumerate().filter(|(number, _)| is_compared(*number)) {
-        let Some((_, own)) = growth(chunk) else { continue };
+    for (number, chunk) in chunks.iter_mut().enumerate() {
+        let Some((_, own)) = growth(chunk).filter(|_| is_compared(number)) else { continue };
         let [first, second] = &mut chunk.probes[..] else { continue };
         let steadied = OWN_GROWTH * own + (1.0 - OWN_GROWTH) * mean;
         second.vmaf_neg = quality_of(loss_of(first.vmaf_neg) * libm::exp(steadied * (second.crf - first.crf)));
