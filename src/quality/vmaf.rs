@@ -79,13 +79,17 @@ pub struct Vmaf {
     format: Format,
     /// Of the planes given, libvmaf gets so many: 1 where no model looks at chroma.
     planes: usize,
+    /// One picture in so many is scored,
     every: u32,
-    pushed: u32,
+    /// and of those that libvmaf is given, one in so many.
+    given_every: u32,
+    taken: u32,
+    given: u32,
 }
 
 impl Vmaf {
-    /// A measurement on the caller's thread alone. One picture in `every` is scored, from the first on; the others must
-    /// be given all the same, as motion is seen between neighbours.
+    /// A measurement on the caller's thread alone. One picture in `every` is scored, from the first on; of the others the
+    /// references must be given all the same, as motion is seen between neighbours.
     ///
     /// # Errors
     /// Unsuitable: the pictures are too small for a model, or none is asked for. Memory.
@@ -106,7 +110,10 @@ impl Vmaf {
         if Vectors::for_width(format.width) == Vectors::Unused {
             *vectors = Vectors::Unused;
         }
-        let context = Context::new(every, workers, vectors.mask())?;
+        // NEG's motion is the lesser of that from the picture before and that to the one after (Li et al., "VMAF: the journey
+        // continues", 2018): of what lies between two scored pictures only their neighbours are seen.
+        let given_every = if models == [Model::Neg] { every.min(3) } else { every };
+        let context = Context::new(given_every, workers, vectors.mask())?;
         let loaded = models.iter().map(|model| Loaded::new(*model)).collect::<Result<Vec<_>, _>>()?;
         for model in &loaded {
             // SAFETY: both are open, and the model outlives the context.
@@ -115,7 +122,12 @@ impl Vmaf {
         }
         let planes = if models.contains(&Model::V1) { 3 } else { 1 };
         context.preallocate(&format, planes, workers * 2 + POOLED_PICTURES)?;
-        Ok(Self { context, models: loaded, format, planes, every, pushed: 0 })
+        Ok(Self { context, models: loaded, format, planes, every, given_every, taken: 0, given: 0 })
+    }
+
+    /// Is the next pair scored? Where it is not, its distorted picture is not looked at.
+    pub fn scores_next(&self) -> bool {
+        self.taken.is_multiple_of(self.every)
     }
 
     /// Takes the next pair.
@@ -123,12 +135,18 @@ impl Vmaf {
     /// # Errors
     /// Planes: they do not hold a picture of the format. Library, Memory: the measurement is spoilt, and drops.
     pub fn push(&mut self, reference: &Planes<'_>, distorted: &Planes<'_>) -> Result<(), QualityError> {
+        let turn = self.taken % self.every;
+        self.taken += 1;
+        let is_beside_scored = turn <= 1 || turn + 1 == self.every;
+        if self.given_every < self.every && !is_beside_scored {
+            return Ok(());
+        }
         let mut pair = [self.fill(reference)?, self.fill(distorted)?];
         let [reference, distorted] = &mut pair;
         // SAFETY: both pictures are from this context's pool; it takes them over, and blanks what it took.
-        let code = unsafe { sys::vmaf_read_pictures(self.context.0, &mut reference.0, &mut distorted.0, self.pushed) };
+        let code = unsafe { sys::vmaf_read_pictures(self.context.0, &mut reference.0, &mut distorted.0, self.given) };
         checked(code, "taking a pair of pictures")?;
-        self.pushed += 1;
+        self.given += 1;
         Ok(())
     }
 
@@ -137,7 +155,7 @@ impl Vmaf {
     /// # Errors
     /// Empty: there were none. Library, Memory: a feature failed on the way.
     pub fn finish(self) -> Result<Vec<ModelScores>, QualityError> {
-        if self.pushed == 0 {
+        if self.given == 0 {
             return Err(QualityError::Empty);
         }
         // SAFETY: null for both says that no more come; it is said once, as `self` is used up.
@@ -147,8 +165,8 @@ impl Vmaf {
     }
 
     fn scores(&self, model: &Loaded) -> Result<ModelScores, QualityError> {
-        let mut frames = Vec::with_capacity((self.pushed / self.every) as usize + 1);
-        for index in (0..self.pushed).step_by(self.every as usize) {
+        let mut frames = Vec::with_capacity((self.given / self.given_every) as usize + 1);
+        for index in (0..self.given).step_by(self.given_every as usize) {
             let mut score = f64::NAN;
             // SAFETY: context and model are open, the features were taken from this model, and the place is ours.
             let code = unsafe { sys::vmaf_score_at_index(self.context.0, model.pointer, &mut score, index) };

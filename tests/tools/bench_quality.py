@@ -11,7 +11,7 @@ the source is shown in:
     a0           the fixed ladder of capped VBR; rungs above the source are left out
     avc          the fixed ladder of H.264 beside narrowband H.265
     a1           narrowband's own rungs, each at one CRF for the whole title: the mean of what narrowband chose, by time
-    whole        a1 in one chunk: what cutting costs
+    whole        a1 in one chunk, its key frames where they are: what cutting costs
     shuffled     narrowband with the CRFs of the chunks interchanged: has to lose
     sharpened    the clip sharpened, without any encode: has to score as a loss
 
@@ -89,10 +89,13 @@ class Bench:
         """Runs narrows unless it has; the report."""
         if not (out / "report.json").exists():
             sets = [word for path, value in settings.items() for word in ("--set", f"{path}={json.dumps(value)}")]
-            own = [word for setting in self.options.set if setting.startswith("narrowband.") == preset.startswith("narrowband")
-                   or not setting.startswith("narrowband.") for word in ("--set", setting)]
-            sh([self.options.narrows, "transcode", source, "-o", out, "--preset", preset, *sets, *own])
+            sh([self.options.narrows, "transcode", source, "-o", out, "--preset", preset, *sets, *self.own(preset)])
         return json.loads((out / "report.json").read_text())
+
+    def own(self, preset):
+        """What the caller has set, as arguments: what is narrowband's to narrowband only."""
+        fit = [s for s in self.options.set if not s.startswith("narrowband.") or preset.startswith("narrowband")]
+        return [word for setting in fit for word in ("--set", setting)]
 
     def joined(self, out, rung):
         """The rung as one file: its init segment and its segments, in order."""
@@ -159,10 +162,11 @@ class Bench:
         if "a1" in self.options.only:
             result["a1"] = self.rungs(source, base / "a1", self.transcode(source, base / "a1", self.codec, chunks | speed | {"video.rungs": constant}))
         if "whole" in self.options.only:
-            one = speed | {"video.rungs": constant, "chunk.grid": "frames", "chunk.frames": 10_000_000}
-            result["whole"] = self.rungs(source, base / "whole", self.transcode(source, base / "whole", self.codec, one))
+            made_whole = self.changed(source, base / "whole", self.codec, chunks | speed | {"video.rungs": constant}, "plan.json", one_chunk)
+            result["whole"] = self.rungs(source, base / "whole", made_whole)
         if "shuffled" in self.options.only and len(made["chunks"]) > 2:
-            result["shuffled"] = self.rungs(source, base / "shuffled", self.shuffled(source, base / "shuffled", quiet))
+            result["shuffled"] = self.rungs(source, base / "shuffled", self.changed(
+                source, base / "shuffled", f"narrowband-{self.codec}", quiet, "plan-decided.json", shuffled))
         if "sharpened" in self.options.only:
             sharp = base / "sharpened.mkv"
             if not sharp.exists():
@@ -171,27 +175,38 @@ class Bench:
             result["sharpened"] = self.score(source, sharp, base / "sharpened.score.json")["neg"]["mean"]
         return result
 
-    def shuffled(self, source, out, settings):
-        """Narrowband broken off when it has decided, its plan's chunks interchanged, and taken up again."""
+    def changed(self, source, out, preset, settings, plan, change):
+        """A run broken off when its plan (a file of this name) is written, and taken up again after `change(plan)`."""
         if not (out / "report.json").exists():
             sets = [word for path, value in settings.items() for word in ("--set", f"{path}={json.dumps(value)}")]
-            own = [word for setting in self.options.set for word in ("--set", setting)]
-            command = [str(w) for w in [self.options.narrows, "transcode", source, "-o", out, "--preset", f"narrowband-{self.codec}", *sets, *own]]
+            command = [str(w) for w in [self.options.narrows, "transcode", source, "-o", out, "--preset", preset, *sets, *self.own(preset)]]
             running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            decided = None
-            while not decided and running.poll() is None:
+            written = None
+            while not written and running.poll() is None:
                 time.sleep(0.02)
-                decided = next(out.rglob("plan-decided.json"), None) if out.exists() else None
+                written = next(out.rglob(plan), None) if out.exists() else None
             running.send_signal(signal.SIGKILL)
             running.wait()
-            if not decided:
-                sys.exit("bench: no decided plan to interchange")
-            plan = json.loads(decided.read_text())
-            random.Random(4).shuffle(plan["plan"]["video"]["narrowband"]["crf"])
-            decided.write_text(json.dumps(plan))
-            for marker in decided.parent.glob("done/encode/*"):
+            if not written:
+                sys.exit(f"bench: no {plan} of {out.name} to change")
+            found = json.loads(written.read_text())
+            change(found.get("plan", found))
+            written.write_text(json.dumps(found))
+            for marker in written.parent.glob("done/encode/*"):
                 marker.unlink()
-        return self.transcode(source, out, f"narrowband-{self.codec}", settings)
+        return self.transcode(source, out, preset, settings)
+
+
+def one_chunk(plan):
+    """All of a title in one encode, its key frames where they are."""
+    video = plan["video"]
+    chunks = video["chunks"]
+    video["chunks"] = [chunks[0] | {"end": None, "segments": [start for chunk in chunks for start in chunk["segments"]]}]
+
+
+def shuffled(plan):
+    """The CRFs of a title's chunks interchanged."""
+    random.Random(4).shuffle(plan["video"]["narrowband"]["crf"])
 
 
 def own_score(found):
