@@ -4,10 +4,15 @@ use crate::media::error::{Result, allocated, c};
 use crate::media::ffi;
 use crate::media::frame::Frame;
 use crate::plan::Rung;
+use crate::plan::interest::Region;
 
 /// What the encoder of a rung is told of its pictures; nothing, where they have no regions.
 #[derive(Default)]
-pub(crate) struct Interest(Vec<ffi::AVRegionOfInterest>);
+pub(crate) struct Interest {
+    /// Of the first picture, until it was told.
+    first: Vec<ffi::AVRegionOfInterest>,
+    regions: Vec<ffi::AVRegionOfInterest>,
+}
 
 impl Interest {
     pub fn new(rung: &Rung) -> Self {
@@ -16,34 +21,45 @@ impl Interest {
         // SAFETY: a look-up by name, and in a static table that answers null to what it does not know.
         let depth =
             unsafe { ffi::av_pix_fmt_desc_get(ffi::av_get_pix_fmt(format.as_ptr())).as_ref() }.map_or(8, |d| d.comp[0].depth);
-        let range = 51 + 6 * (depth - 8);
-        let region = |region: &crate::plan::interest::Region| ffi::AVRegionOfInterest {
+        let tenths = 10 * (51 + 6 * (depth - 8));
+        let told = |region: &Region, more: i32| ffi::AVRegionOfInterest {
             self_size: size_of::<ffi::AVRegionOfInterest>() as u32,
             top: region.top as i32,
             bottom: region.bottom as i32,
             left: region.left as i32,
             right: region.right as i32,
-            qoffset: ffi::AVRational { num: region.qp_offset, den: range },
+            qoffset: ffi::AVRational { num: (region.qp_offset * 10 + more).clamp(-tenths, tenths), den: tenths },
         };
-        Self(rung.interest.iter().map(region).collect())
+        let regions = rung.interest.iter().map(|region| told(region, 0)).collect();
+        let first = match rung.encoder.first_picture_qp_tenths {
+            0 => Vec::new(),
+            more => {
+                // The first of two that overlap counts: what is in no region is in this one.
+                let everywhere = Region { top: 0, bottom: rung.height, left: 0, right: rung.width, qp_offset: 0 };
+                rung.interest.iter().chain([&everywhere]).map(|region| told(region, more)).collect()
+            }
+        };
+        Self { first, regions }
     }
 
-    /// The picture with its regions; `None` where it has none and goes as it is.
+    /// The next picture with its regions; `None` where it has none and goes as it is.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn told(&self, frame: &Frame) -> Result<Option<Frame>> {
-        if self.0.is_empty() {
+    pub fn told(&mut self, frame: &Frame) -> Result<Option<Frame>> {
+        let first = std::mem::take(&mut self.first);
+        let regions = if first.is_empty() { &self.regions } else { &first };
+        if regions.is_empty() {
             return Ok(None);
         }
         // Its samples may be another rung's, too; what is said of them is this one's.
         let told = frame.shared()?;
-        let bytes = size_of_val(self.0.as_slice());
+        let bytes = size_of_val(regions.as_slice());
         let kind = ffi::AVFrameSideDataType::AV_FRAME_DATA_REGIONS_OF_INTEREST;
         // SAFETY: the frame is ours, and the data has room for exactly these.
         unsafe {
             let data = allocated(ffi::av_frame_new_side_data(told.0, kind, bytes), "regions of a picture")?;
-            std::ptr::copy_nonoverlapping(self.0.as_ptr().cast::<u8>(), (*data).data, bytes);
+            std::ptr::copy_nonoverlapping(regions.as_ptr().cast::<u8>(), (*data).data, bytes);
         }
         Ok(Some(told))
     }

@@ -289,7 +289,7 @@ mod tests {
             "-f lavfi -i mandelbrot=s=640x384:r=25 -vf crop=320:192:n*4:n*3 -frames:v 40 -pix_fmt yuv420p -c:v libx264 -qp 4",
             &source,
         );
-        let mut measured = |codec: &str, scored_every: u32| {
+        let measured = |codec: &str, scored_every: u32| {
             let rungs = json!([{ "height": 192, "crf": 30 }]);
             let mut task = encode_task(&source, folder.path(), codec, &[("video.rungs", rungs)]);
             task.verification = Some(Verification { reference: None, scored_every });

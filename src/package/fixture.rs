@@ -103,6 +103,7 @@ fn encoder(library: &str, sample_entry: &str) -> Encoder {
         options: Default::default(),
         restart_per_segment: false,
         reorder_frames: 2,
+        first_picture_qp_tenths: 0,
         sample_entry: sample_entry.into(),
     }
 }

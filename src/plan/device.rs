@@ -61,6 +61,7 @@ impl Equivalent {
             options,
             restart_per_segment: false,
             reorder_frames,
+            first_picture_qp_tenths: 0,
             sample_entry: if codec == VideoCodec::H264 { "avc1" } else { "hvc1" }.into(),
         }
     }

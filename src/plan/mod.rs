@@ -299,6 +299,10 @@ pub struct Rung {
     pub interest: Vec<Region>,
 }
 
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
 /// One encoder, fully pinned: the same for every chunk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Encoder {
@@ -310,6 +314,9 @@ pub struct Encoder {
     pub restart_per_segment: bool,
     /// Most frames by which the encoder may reorder.
     pub reorder_frames: u32,
+    /// What is added to the quantiser of the first picture it is given, tenths of a step.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first_picture_qp_tenths: i32,
     /// ISO-BMFF sample entry (`hvc1`, `avc1`, `av01`).
     pub sample_entry: String,
 }

@@ -41,6 +41,7 @@ impl Bench {
                 options: BTreeMap::from([("b".into(), "256000".into()), ("profile".into(), "aac_low".into())]),
                 restart_per_segment: false,
                 reorder_frames: 0,
+                first_picture_qp_tenths: 0,
                 sample_entry: "mp4a".into(),
             },
             bit_rate: 256_000,

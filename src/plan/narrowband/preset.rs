@@ -101,7 +101,7 @@ impl Effort {
     fn verified_every(self) -> Option<u32> {
         match self {
             Effort::Turbo => None,
-            Effort::Balanced => Some(7),
+            Effort::Balanced => Some(11),
             Effort::Best => Some(3),
         }
     }

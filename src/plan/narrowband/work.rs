@@ -8,8 +8,8 @@
 const OF_PROBE: f64 = 1.05;
 /// A pixel of a calibration: its encode, one that starts anew, scored at display size (1.8 to 2.9).
 const OF_CALIBRATION: f64 = 2.4;
-/// A pixel of the picture as shown beside which the top rung is measured, every seventh one (0.11 to 0.18).
-const OF_VERIFICATION: f64 = 0.15;
+/// A pixel of the picture as shown beside which the top rung is measured, every eleventh one (0.08 to 0.13).
+const OF_VERIFICATION: f64 = 0.11;
 /// A pixel of the top rung that is encoded once more: it has more bits than the ladder's others, and the source is decoded and
 /// the picture measured for it alone (1.3 to 1.9).
 pub const OF_REPAIR: f64 = 1.5;
