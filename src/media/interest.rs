@@ -67,7 +67,8 @@ impl Interest {
 
 #[cfg(test)]
 mod tests {
-    use crate::media::fixture::{encoded, make, run};
+    use crate::media::encode::encode;
+    use crate::media::fixture::{LocalHost, encode_task, encoded, limits, lines, make, run};
     use serde_json::{Value, json};
     use std::path::Path;
 
@@ -108,6 +109,45 @@ mod tests {
             // The first of two that overlap.
             let both = [right(-9), right(9)].iter().flat_map(|regions| regions.as_array().unwrap().clone()).collect();
             assert_eq!(of(both), (better, more), "{preset}");
+        }
+    }
+
+    #[test]
+    fn a_chunks_first_picture_is_as_good_as_a_key_picture_amid_an_encode() {
+        let folder = tempfile::tempdir().unwrap();
+        let [all, later] = ["all.mp4", "later.mp4"].map(|name| folder.path().join(name));
+        let noisy = "-f lavfi -i mandelbrot=s=640x384:r=25:end_scale=0.01 -vf noise=alls=3:all_seed=5";
+        let lossless = "-frames:v {frames} -pix_fmt yuv420p -c:v libx264 -qp 0 -preset ultrafast";
+        make(&format!("{noisy} {}", lossless.replace("{frames}", "50")), &all);
+        make(&format!("{noisy},select=gte(n\\,25),setpts=N/25/TB {}", lossless.replace("{frames}", "25")), &later);
+        for preset in ["h265", "h264"] {
+            // Sizes of the key pictures.
+            let keys = |source: &Path, has_offset: bool| -> Vec<f64> {
+                let rungs = json!([{ "height": 384, "crf": 30 }]);
+                let set = [("video.rungs", rungs), ("video.speed", "fast".into()), ("packaging.segment_s", 1.into())];
+                let mut task = encode_task(source, folder.path(), preset, &set);
+                if !has_offset {
+                    task.rungs[0].encoder.first_picture_qp_tenths = 0;
+                }
+                let report = encode(&LocalHost::new(&[source]), &limits(), folder.path(), &task).unwrap();
+                let parts = report.rungs[0].segments.iter().map(|segment| &segment.file);
+                let parts = std::iter::once(&report.rungs[0].init.file).chain(parts);
+                let whole: Vec<u8> = parts.flat_map(|file| std::fs::read(folder.path().join(file)).unwrap()).collect();
+                let joined = folder.path().join("made.mp4");
+                std::fs::write(&joined, whole).unwrap();
+                let packets = "-v error -select_streams v -show_entries packet=flags,size -of csv=p=0 {0}";
+                let keys = lines("ffprobe", packets, &joined).into_iter().filter(|line| line.contains('K'));
+                keys.map(|line| line.split(',').next().unwrap().parse().unwrap()).collect()
+            };
+            let amid = keys(&all, true);
+            assert_eq!(amid.len(), 2, "{preset}");
+            let (told, untold) = (keys(&later, true)[0], keys(&later, false)[0]);
+            let lacks = |size: f64| 1.0 - size / amid[1];
+            assert!(
+                lacks(untold) > 0.05 && lacks(told).abs() < lacks(untold) / 2.0,
+                "{preset}: {told}, {untold} beside {}",
+                amid[1]
+            );
         }
     }
 }

@@ -314,6 +314,18 @@ mod tests {
     }
 
     #[test]
+    fn a_chunks_first_picture_is_raised_where_the_encoder_would_leave_it_poor() {
+        let tenths = |preset: &str, params: &[(&str, &str)]| made(preset, params).first_picture_qp_tenths;
+        assert_eq!((tenths("h264", &[]), tenths("h265", &[]), tenths("av1", &[])), (-29, -15, 0));
+        assert_eq!((tenths("h264", &[("ipratio", "1.1")]), tenths("h265", &[("ipratio", "1")])), (-8, 0));
+        // No tree, or no adaptive quantisation to tell of an offset.
+        assert_eq!((tenths("h264", &[("no-mbtree", "")]), tenths("h265", &[("cutree", "0")])), (0, 0));
+        assert_eq!((tenths("h264", &[("aq-mode", "0")]), tenths("h264", &[("tune", "grain")])), (0, 0));
+        assert_eq!(tenths("mezzanine", &[]), 0, "x264 ultrafast has neither");
+        assert_eq!(tenths("h264", &[("tune", "film")]), -29);
+    }
+
+    #[test]
     fn mastering_data_is_written_in_svt_av1s_notation() {
         let x265 = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)";
         let svt = "G(0.265,0.69)B(0.15,0.06)R(0.68,0.32)WP(0.3127,0.329)L(1000,0.005)";

@@ -51,6 +51,8 @@ pub struct Share {
     pub starts_on_cut: bool,
     /// Lowest and highest CRF that was measured; absent: none was.
     pub probed_crf: Option<(f64, f64)>,
+    /// Lowest and highest CRF wanted of it, where floor and peak allow.
+    pub held_crf: Option<(f64, f64)>,
 }
 
 /// Quality that a rung is to have.
@@ -174,6 +176,10 @@ impl<'a> Problem<'a> {
             let kept = row.shortfall[row.lowest..=row.highest].partition_point(|shortfall| *shortfall <= floor_shortfall);
             floors.push(kept.checked_sub(1).map(|last| row.lowest + last));
             row.highest = row.lowest + kept.saturating_sub(1);
+            if let Some((from, to)) = share.held_crf {
+                row.lowest = level(from, &rules.crf).clamp(row.lowest, row.highest);
+                row.highest = level(to, &rules.crf).clamp(row.lowest, row.highest);
+            }
             rows.push(row);
         }
         Self { shares, rules, rows, floors, most_shortfall, weight_us }
@@ -305,8 +311,12 @@ fn believed(probed_crf: Option<(f64, f64)>, rules: &AllocationRules) -> (usize, 
     let range = &rules.crf;
     let last = lattice::levels(range) - 1;
     let Some((from, to)) = probed_crf else { return (0, last) };
-    let level = |crf: f64| (((crf - range.lowest) / range.step).ceil().max(0.0) as usize).min(last);
-    (level(from - rules.extrapolation_crf), level(to + rules.extrapolation_crf))
+    (level(from - rules.extrapolation_crf, range), level(to + rules.extrapolation_crf, range))
+}
+
+/// The first level that is no better than this CRF.
+fn level(crf: f64, range: &CrfRange) -> usize {
+    (((crf - range.lowest) / range.step).ceil().max(0.0) as usize).min(lattice::levels(range) - 1)
 }
 
 /// Is this range one that CRFs can be chosen from?

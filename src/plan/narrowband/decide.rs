@@ -1,12 +1,13 @@
 //! The whole decision: from what analysis found to the rungs and the CRF of every chunk.
 
 use super::super::preset::VideoCodec;
-use super::allocate::{Allocation, Bound, Goal, Share, allocate, believed_crf};
+use super::allocate::{Allocation, Bound, Goal, Share, believed_crf};
 use super::curve::{Basis, Curve, FittedCurve, fit_title};
 use super::facts::TitleFacts;
 use super::hull::{Candidate, Hull, OperatingPoint, candidates};
 use super::prior::prior_of;
 use super::rules::Rules;
+use super::steady::allocate_steadily;
 use super::transfer::{self, Transfer};
 use super::{BEST_VMAF, ladder, rounded};
 use serde::{Deserialize, Serialize};
@@ -89,7 +90,7 @@ pub fn decide(title: &TitleFacts, rules: &Rules) -> Decision {
     let allocations: Vec<Allocation> = placed
         .iter()
         .zip(&goals)
-        .map(|(point, goal)| allocate(&shares(title, &fits, &curves[point.candidate]), goal, &rules.allocation))
+        .map(|(point, goal)| allocate_steadily(&shares(title, &fits, &curves[point.candidate]), goal, &rules.allocation))
         .collect();
     let figures: Vec<(f64, f64)> = allocations.iter().map(|a| (a.mean_rate_bps, a.mean_vmaf)).collect();
     let mut rungs: Vec<RungDecision> = Vec::new();
@@ -160,6 +161,7 @@ fn shares(title: &TitleFacts, fits: &[FittedCurve], curves: &[Curve]) -> Vec<Sha
             weight_us: chunk.weight_us(),
             starts_on_cut: chunk.starts_on_cut,
             probed_crf: fit.probed_crf,
+            held_crf: None,
         })
         .collect()
 }

@@ -29,6 +29,7 @@ pub mod prior;
 pub mod repair;
 pub mod rules;
 pub mod standard;
+pub mod steady;
 pub mod stratify;
 pub mod transfer;
 pub mod work;

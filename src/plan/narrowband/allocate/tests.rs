@@ -11,7 +11,7 @@ fn share(seconds: f64, bps: f64, loss: f64, slopes: (f64, f64)) -> Share {
         loss_slope,
         loss_floor: 0.0,
     };
-    Share { curve, weight_us: (seconds * 1e6) as u64, starts_on_cut: true, probed_crf: Some((22.0, 32.0)) }
+    Share { curve, weight_us: (seconds * 1e6) as u64, starts_on_cut: true, probed_crf: Some((22.0, 32.0)), held_crf: None }
 }
 
 const ORDINARY: (f64, f64) = (0.14, 0.10);
