@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_chunk_at_its_floor_keeps_the_allocation() {
         let shares = [share(0.0), share(4.0)];
-        let goal = Goal { mean_vmaf: 92.0, floor_vmaf: 91.5 };
+        let goal = Goal { mean_vmaf: 92.0, floor_vmaf: 91.95 };
         let rules = AllocationRules::default();
         let free = allocate(&shares, &goal, &rules);
         assert!(free.chunks.iter().any(|chunk| chunk.bound.is_some()), "{free:?}");
