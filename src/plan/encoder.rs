@@ -232,7 +232,8 @@ fn first_picture_qp_tenths(rules: &VideoRules, goal: &RungRule) -> i32 {
     };
     let is_set = |word: &str| rules.speed == word || rules.params.contains_key(word);
     let is_tuned = |tune: &String| ["grain", "psnr", "zerolatency"].iter().any(|word| tune.contains(word));
-    let is_as_known = goal.crf.is_some() && !goal.lossless && !rules.params.get("tune").is_some_and(is_tuned);
+    // What content decides has no CRF before; a mean rate goes its own way.
+    let is_as_known = goal.kbps.is_none() && !goal.lossless && !rules.params.get("tune").is_some_and(is_tuned);
     // Without adaptive quantisation they take no offsets.
     if !is_as_known || !interest::adapts(rules) || without_tree.into_iter().any(is_set) {
         return 0;

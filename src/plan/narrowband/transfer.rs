@@ -233,7 +233,7 @@ impl Transfer {
 /// `superfast`, x264 `slow` beside `veryfast` (medians of 12 and 8 titles).
 fn factor_at_display(codec: VideoCodec) -> f64 {
     match codec {
-        VideoCodec::H264 => 0.67,
+        VideoCodec::H264 => 0.64,
         VideoCodec::H265 | VideoCodec::Av1 => 0.88,
     }
 }
@@ -241,7 +241,7 @@ fn factor_at_display(codec: VideoCodec) -> f64 {
 /// Noise of a loss there that the beginning of a chunk was calibrated with.
 fn noise_at_display(codec: VideoCodec) -> f64 {
     match codec {
-        VideoCodec::H264 => 4.5,
+        VideoCodec::H264 => 2.5,
         VideoCodec::H265 | VideoCodec::Av1 => 6.0,
     }
 }
