@@ -125,7 +125,8 @@ pub fn surveyed(draft: &Plan, probe: &Probe, preset: &Preset, reports: &[Analyse
     Ok(Revised { plan: basis.revised(VideoPlan { narrowband, ..basis.video.clone() }), grounds: None })
 }
 
-/// What a chunk is encoded in to calibrate by it, as the ladder's own rungs will be.
+/// What a chunk is encoded in to calibrate by it, as the ladder's own rungs will be but for their first picture: raised, it would
+/// flatter the few that follow it more than it does a whole chunk.
 fn final_rungs(basis: &Basis<'_>, tasks: &[CalibrationTask]) -> Vec<Rung> {
     let sized = |task: &CalibrationTask| SizedRung {
         name: format!("{}x{}", task.width, task.height),
@@ -135,6 +136,9 @@ fn final_rungs(basis: &Basis<'_>, tasks: &[CalibrationTask]) -> Vec<Rung> {
     };
     let sized: Vec<SizedRung> = tasks.iter().map(sized).collect();
     ladder::of_sizes(basis.stream, &encoder::for_any_crf(basis.rules), &sized)
+        .into_iter()
+        .map(Rung::without_raised_first)
+        .collect()
 }
 
 fn by_chunk(reports: &[AnalyseReport]) -> BTreeMap<u32, &AnalyseReport> {

@@ -385,6 +385,7 @@ fn probes(stream: &VideoStream, rules: &VideoRules, wanted: &NarrowbandRules) ->
     let crf = wanted.probed_crf();
     let sized: Vec<SizedRung> = crf.iter().map(sized).collect();
     let rungs = ladder::of_sizes(stream, &wanted.probe_encoder(rules), &sized);
+    let rungs = rungs.into_iter().map(Rung::without_raised_first).collect();
     let rate = stream.frame_rate;
     let frames = wanted.studied_s().map(|s| (s * rate.num as f64 / rate.den as f64).ceil().max(1.0) as u64);
     ProbePlan { rungs, crf, scored_every: wanted.scored_every(), frames, halved: wanted.is_halved() }

@@ -299,6 +299,14 @@ pub struct Rung {
     pub interest: Vec<Region>,
 }
 
+impl Rung {
+    /// The same, whose first picture is as poor as the encoder makes it: for encodes that are made to be compared.
+    pub fn without_raised_first(mut self) -> Self {
+        self.encoder.first_picture_qp_tenths = 0;
+        self
+    }
+}
+
 fn is_zero(number: &i32) -> bool {
     *number == 0
 }
