@@ -45,7 +45,9 @@ pub fn allocate_steadily(shares: &[Share], goal: &Goal, rules: &AllocationRules)
         Share { held_crf: Some((crf, crf + rules.crf.step)), ..*share }
     };
     let held: Vec<Share> = shares.iter().enumerate().map(held).collect();
-    allocate(&held, goal, rules)
+    let drawn = allocate(&held, goal, rules);
+    // Drawn to the mean, the costliest chunk may cost more than the peak allows.
+    if drawn.reached && drawn.chunks.iter().all(|chunk| chunk.bound.is_none()) { drawn } else { free }
 }
 
 /// The part of the chunks' differences that is not error, 0 to 1.
