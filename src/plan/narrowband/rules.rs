@@ -73,7 +73,7 @@ pub struct AllocationRules {
     /// still missing is missed.
     pub most_slope_stretch: f64,
     /// Standard deviation of the error in a chunk's best CRF: differences between chunks are believed as far as they are
-    /// larger. Over eight titles of 3 to 7 chunks whose CRFs deviate by 0.5 to 1 nothing was gained by them.
+    /// larger. (Titles whose CRFs deviated by 0.5 to 1 gained nothing by it.)
     pub doubt_crf: f64,
     /// CRFs to choose from.
     pub crf: CrfRange,
