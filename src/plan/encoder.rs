@@ -220,13 +220,16 @@ fn finish(
 /// With their tree of macroblocks (or coding units) at work, both encoders make a key picture better than the pictures around it by
 /// `ipratio` (1.4: 2.9 steps), but not the first one they are given: whoever cuts gets a poor key picture at every cut. Beside one
 /// amid an encode x264 164 lacks just that, at every speed and with and without B-pictures; x265 3.5 lacks about half of it, 1.1 to
-/// 1.9 steps with eight to one B-pictures. Without the tree it depends on the pictures, and nothing is said.
+/// 1.9 steps with eight to one B-pictures, and all of it with none. Without the tree it depends on the pictures, and nothing is said.
 fn first_picture_qp_tenths(rules: &VideoRules, goal: &RungRule) -> i32 {
     /// Steps of the quantiser that double its scale (H.264 8.5.9, H.265 8.6.1).
     const STEPS: f64 = 6.0;
     const DEFAULT_RATIO: f64 = 1.4;
     let (lacks, without_tree) = match rules.codec {
         VideoCodec::H264 => (1.0, ["mbtree", "no-mbtree", "superfast"]),
+        VideoCodec::H265 if rules.params.get("bframes").is_some_and(|most| most == "0") => {
+            (1.0, ["cutree", "no-cutree", "superfast"])
+        }
         VideoCodec::H265 => (0.5, ["cutree", "no-cutree", "superfast"]),
         VideoCodec::Av1 => return 0,
     };
@@ -319,6 +322,7 @@ mod tests {
         let tenths = |preset: &str, params: &[(&str, &str)]| made(preset, params).first_picture_qp_tenths;
         assert_eq!((tenths("h264", &[]), tenths("h265", &[]), tenths("av1", &[])), (-29, -15, 0));
         assert_eq!((tenths("h264", &[("ipratio", "1.1")]), tenths("h265", &[("ipratio", "1")])), (-8, 0));
+        assert_eq!(tenths("h265", &[("bframes", "0")]), -29);
         // No tree, or no adaptive quantisation to tell of an offset.
         assert_eq!((tenths("h264", &[("no-mbtree", "")]), tenths("h265", &[("cutree", "0")])), (0, 0));
         assert_eq!((tenths("h264", &[("aq-mode", "0")]), tenths("h264", &[("tune", "grain")])), (0, 0));

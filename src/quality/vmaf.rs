@@ -110,8 +110,8 @@ impl Vmaf {
         if Vectors::for_width(format.width) == Vectors::Unused {
             *vectors = Vectors::Unused;
         }
-        // NEG's motion is the lesser of that from the picture before and that to the one after (Li et al., "VMAF: the journey
-        // continues", 2018): of what lies between two scored pictures only their neighbours are seen.
+        // NEG's motion (libvmaf's `motion2`) is the lesser of that from the picture before and that to the one after: of what
+        // lies between two scored pictures only their neighbours are seen.
         let given_every = if models == [Model::Neg] { every.min(3) } else { every };
         let context = Context::new(given_every, workers, vectors.mask())?;
         let loaded = models.iter().map(|model| Loaded::new(*model)).collect::<Result<Vec<_>, _>>()?;

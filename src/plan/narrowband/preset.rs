@@ -58,6 +58,8 @@ impl Default for EnhanceRules {
 
 /// No stronger denoising: beyond, texture goes with the noise.
 const MOST_DENOISED: f64 = 6.0;
+/// An error beyond this, CRF, would leave no title a difference.
+const MOST_DOUBT_CRF: f64 = 10.0;
 
 impl EnhanceRules {
     /// What is done to a title whose chunks have this noise.
@@ -218,6 +220,9 @@ impl NarrowbandRules {
         if !(1..=16).contains(&decision.most_rungs) {
             return bad("narrowband.decision.most_rungs", "1 to 16");
         }
+        if !(0.0..=MOST_DOUBT_CRF).contains(&decision.allocation.doubt_crf) {
+            return bad("narrowband.decision.allocation.doubt_crf", "0 (differences are believed as they are) to 10");
+        }
         check_range(&decision.allocation.crf).map_err(|why| ("narrowband.decision.allocation.crf".to_string(), why))
     }
 }
@@ -241,6 +246,8 @@ mod tests {
         assert_eq!(path("narrowband.grid.shortest_s", 9.into()), "narrowband.grid");
         assert_eq!(path("narrowband.decision.gaol_vmaf", 90.into()), "narrowband.decision.gaol_vmaf");
         assert_eq!(path("narrowband.effort", "warp".into()), "narrowband.effort");
+        let doubt = "narrowband.decision.allocation.doubt_crf";
+        assert_eq!(path(doubt, (-1).into()), doubt);
         assert_eq!(path("narrowband.enhance", serde_json::json!({"sharpen": 2})), "narrowband.enhance");
         let without = BTreeMap::from([("narrowband".to_string(), serde_json::json!({}))]);
         assert!(Preset::built_in("narrowband-h264", &without).is_err(), "a probe must be described");

@@ -110,6 +110,21 @@ mod tests {
     }
 
     #[test]
+    fn no_chunk_is_drawn_over_the_peak() {
+        // The first is costly, and kept within twice the mean by a CRF that deviates no more than errors do.
+        let costly =
+            |rate: f64, share: Share| Share { curve: Curve { ln_rate: share.curve.ln_rate + rate, ..share.curve }, ..share };
+        let shares = [costly(1.0, share(0.0)), share(-3.0), share(-3.0), share(-3.0)];
+        let goal = Goal { mean_vmaf: 92.0, floor_vmaf: 60.0 };
+        let rules = AllocationRules { doubt_crf: 6.0, ..AllocationRules::default() };
+        let free = allocate(&shares, &goal, &rules);
+        assert!(free.chunks.iter().all(|chunk| chunk.bound.is_none()), "{free:?}");
+        let drawn = allocate_steadily(&shares, &goal, &AllocationRules { peak_to_mean: 9.0, ..rules.clone() });
+        assert!(drawn.peak_rate_bps > 2.0 * drawn.mean_rate_bps, "drawn, it would pass the peak: {drawn:?}");
+        assert_eq!(allocate_steadily(&shares, &goal, &rules), free);
+    }
+
+    #[test]
     fn a_chunk_at_its_floor_keeps_the_allocation() {
         let shares = [share(0.0), share(4.0)];
         let goal = Goal { mean_vmaf: 92.0, floor_vmaf: 91.95 };
