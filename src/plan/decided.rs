@@ -240,16 +240,18 @@ pub fn verified(decided: &Revised, probe: &Probe, preset: &Preset, encoded: &[En
     let basis = Basis::new(&decided.plan, probe, preset)?;
     let undecided = || PlanError::Preset("nothing was decided that could be verified".into());
     let grounds = decided.grounds.as_ref().ok_or_else(undecided)?;
-    let measured: Vec<MeasuredChunk> = encoded
-        .iter()
-        .filter_map(|report| Some(MeasuredChunk { chunk: report.chunk as usize, vmaf: report.measured.as_ref()?.vmaf_neg }))
-        .collect();
     let weights_us: Vec<u64> = (0..basis.video.chunks.len())
         .map(|chunk| {
             let ticks = basis.video.chunk_ticks(chunk).max(1);
             (seconds(ticks, basis.video.source_base) * 1e6) as u64
         })
         .collect();
+    let of_chunk = |report: &EncodeReport| {
+        let weight_us = *weights_us.get(report.chunk as usize)?;
+        let kbps = report.rungs.first().map(|rung| rung.bytes as f64 * 8e3 / weight_us.max(1) as f64);
+        Some(MeasuredChunk { chunk: report.chunk as usize, vmaf: report.measured.as_ref()?.vmaf_neg, kbps })
+    };
+    let measured: Vec<MeasuredChunk> = encoded.iter().filter_map(of_chunk).collect();
     let repairs = repair::repairs(&grounds.decision, &weights_us, &measured, basis.beside(), &basis.wanted.decision);
     let planned = repairs.chunks.iter().map(|repair| RepairPlan { chunk: repair.chunk as u32, crf: repair.crf }).collect();
     let narrowband = Some(NarrowbandPlan { repairs: Some(planned), ..basis.planned.clone() });

@@ -20,7 +20,8 @@
 //!
 //! The peak is tied to the mean it helps to make. Let `m(P)` be the least mean rate when no chunk exceeds P: it never
 //! falls when P does. A choice with mean M and peak 2 M costs at least m(2 M), so the least possible mean is where
-//! `P = 2 m(P)`, and as one side rises with P and the other does not, bisection finds it.
+//! `P = 2 m(P)`, and as one side rises with P and the other does not, bisection finds it. Where chunks are under the floor then,
+//! the goal is raised by a little: others take more bits, at the title's own slope, and with the mean the peak rises.
 
 mod lattice;
 mod polish;
@@ -36,6 +37,10 @@ const NEWTON_STEPS: usize = 24;
 const NEWTON_REST: f64 = 1e-12;
 /// Halvings of the multiplier's range (of its logarithm): a range of 1e6 to 1e-12 of itself.
 const MULTIPLIER_HALVINGS: usize = 44;
+/// Where the peak holds chunks under the floor, the title is planned up to so many steps above its goal: a better mean is a
+/// higher one, and lets the peak rise. VMAF-NEG.
+const RAISE_VMAF: f64 = 0.1;
+const RAISES: u32 = 4;
 /// The peak is looked for so many halvings below the one wanted first.
 const PEAK_FALLS: usize = 16;
 /// Halvings of the peak's range: to a thousandth of it.
@@ -106,6 +111,25 @@ pub struct Allocated {
 ///
 /// A title without chunks has an empty allocation, of rate 0 and quality 100.
 pub fn allocate(shares: &[Share], goal: &Goal, rules: &AllocationRules) -> Allocation {
+    let mut best = at_goal(shares, goal, rules);
+    let is_held = best.chunks.iter().any(|chunk| chunk.bound == Some(Bound::Peak));
+    if best.below_floor == 0 || !best.reached || !is_held {
+        return best;
+    }
+    for raise in 1..=RAISES {
+        let raised = Goal { mean_vmaf: (goal.mean_vmaf + f64::from(raise) * RAISE_VMAF).min(BEST_VMAF), ..*goal };
+        let allocation = at_goal(shares, &raised, rules);
+        if allocation.below_floor < best.below_floor {
+            best = Allocation { reached: true, ..allocation };
+        }
+        if best.below_floor == 0 {
+            break;
+        }
+    }
+    best
+}
+
+fn at_goal(shares: &[Share], goal: &Goal, rules: &AllocationRules) -> Allocation {
     let problem = Problem::new(shares, goal, rules);
     let free = problem.solve(f64::INFINITY, f64::INFINITY);
     let solution = if problem.keeps_peak(&free.choice) { free } else { problem.solve_under_peak(&free) };

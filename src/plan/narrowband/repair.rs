@@ -45,6 +45,8 @@ pub struct MeasuredChunk {
     pub chunk: usize,
     /// Mean VMAF-NEG at display size.
     pub vmaf: f64,
+    /// Rate it came to; absent: that of the plan is believed.
+    pub kbps: Option<f64>,
 }
 
 /// What was measured of the top rung, and what is encoded once more.
@@ -98,7 +100,7 @@ pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChun
         chunks: Vec::new(),
     };
     let slopes = |chunk: usize| decision.fits.get(chunk).map_or((0.0, 0.0), |fit| (fit.curve.loss_slope, fit.curve.rate_slope));
-    let most_kbps = top.predicted_kbps * rules.allocation.peak_to_mean;
+    let most_kbps = title.mean(|chunk| chunk.kbps).unwrap_or(top.predicted_kbps) * rules.allocation.peak_to_mean;
     let total_us: u64 = weights_us.iter().sum();
     let most_us = (total_us as f64 * (rules.repair.share - beside).max(0.0) / (OF_REPAIR * part_of_top(decision))) as u64;
     let mut spent_us = 0;
@@ -117,7 +119,7 @@ pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChun
         let wanted =
             if is_floor { chunk.planned.max(top.floor_vmaf + FLOOR_MARGIN_VMAF) } else { title.towards_plan(top, &chunk) };
         let (slope, rate_slope) = slopes(chunk.chunk);
-        // Where the rung's cap holds the chunk down, more bits are not to be had.
+        // No chunk goes beyond what the mean that came out allows.
         let lowest = chunk.crf - (libm::log(most_kbps / chunk.kbps) / rate_slope).max(0.0);
         let crf = secant(&chunk, wanted, slope, rules);
         let crf = if lowest.is_finite() { crf.max(lowest.min(chunk.crf)) } else { crf };
@@ -185,7 +187,7 @@ impl Measured {
                 chunk: measured.chunk,
                 weight_us,
                 crf: planned.crf,
-                kbps: planned.predicted_kbps,
+                kbps: measured.kbps.filter(|kbps| kbps.is_finite() && *kbps > 0.0).unwrap_or(planned.predicted_kbps),
                 planned: planned.predicted_vmaf,
                 measured: rounded(measured.vmaf, 4),
             })

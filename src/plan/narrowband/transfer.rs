@@ -26,7 +26,7 @@ const RATE_OF_PIXELS: f64 = 0.75;
 /// as much as a fraction of one point.
 const RATE_NOISE: f64 = 0.08;
 const SHIFT_DOUBT: f64 = 0.30;
-const TILT_DOUBT: f64 = 0.020;
+const TILT_DOUBT: f64 = 0.008;
 /// The same for the loss, and for its factor. At the display's own size a beginning says little of a chunk that its probes have not
 /// said: over 12 titles of 2 to 7 chunks in H.265, calibrated by 16 or 32 pictures of two, whole chunks lie 1.1 VMAF from this line
 /// and titles 0.45; believed like smaller sizes, whose U no probe knows, it is 1.5 and 1.1. In H.264 a beginning says more.

@@ -168,6 +168,21 @@ fn peak_and_floor_that_exclude_each_other_are_settled_by_the_rules() {
 }
 
 #[test]
+fn a_floor_that_the_peak_denies_is_bought_by_a_slightly_better_title() {
+    let floor = |floor_vmaf| Goal { mean_vmaf: 94.0, floor_vmaf };
+    let rules = AllocationRules::default();
+    let as_is = allocate(&easy_and_hard(), &floor(0.0), &rules);
+    let held = as_is.chunks[4];
+    assert_eq!((held.bound, as_is.below_floor), (Some(Bound::Peak), 0));
+    let kept = allocate(&easy_and_hard(), &floor(held.vmaf + 0.3), &rules);
+    assert_eq!(kept.below_floor, 0, "{kept:?}");
+    assert!(kept.mean_vmaf > as_is.mean_vmaf && kept.mean_vmaf < 94.45, "{} {}", as_is.mean_vmaf, kept.mean_vmaf);
+    assert!(kept.chunks[4].vmaf >= held.vmaf + 0.3 && kept.peak_rate_bps <= 2.0 * kept.mean_rate_bps);
+    // What no small raise buys is not paid for.
+    assert_eq!(allocate(&easy_and_hard(), &floor(held.vmaf + 5.0), &rules).mean_vmaf, as_is.mean_vmaf);
+}
+
+#[test]
 fn within_a_scene_quality_moves_in_small_steps() {
     let mut shares = mixed();
     shares[2].starts_on_cut = false;

@@ -39,7 +39,7 @@ fn decision(chunks: usize) -> Decision {
 
 fn repaired(measured: &[f64]) -> Repairs {
     let chunks: Vec<MeasuredChunk> =
-        measured.iter().enumerate().map(|(chunk, vmaf)| MeasuredChunk { chunk, vmaf: *vmaf }).collect();
+        measured.iter().enumerate().map(|(chunk, vmaf)| MeasuredChunk { chunk, vmaf: *vmaf, kbps: None }).collect();
     repairs(&decision(measured.len()), &vec![4 * SECOND; measured.len()], &chunks, BESIDE, &Rules::default())
 }
 
@@ -94,7 +94,7 @@ fn what_is_far_too_good_is_brought_back_half_the_way_for_its_curve_bends() {
 fn a_chunk_that_is_better_than_the_goal_is_not_raised_to_a_plan_that_was_better_still() {
     let mut decision = decision(30);
     (0..15).for_each(|n| decision.rungs[0].chunks[n].predicted_vmaf = 97.0);
-    let measured = |chunk: usize| MeasuredChunk { chunk, vmaf: if chunk < 15 { 95.0 } else { 92.0 } };
+    let measured = |chunk: usize| MeasuredChunk { chunk, vmaf: if chunk < 15 { 95.0 } else { 92.0 }, kbps: None };
     let chunks: Vec<MeasuredChunk> = (0..30).map(measured).collect();
     let repairs = repairs(&decision, &[4 * SECOND; 30], &chunks, BESIDE, &Rules::default());
     assert_eq!(repairs.chunks.iter().map(|repair| repair.chunk).collect::<Vec<_>>(), [15, 16, 17]);
@@ -103,7 +103,7 @@ fn a_chunk_that_is_better_than_the_goal_is_not_raised_to_a_plan_that_was_better_
 #[test]
 fn of_a_long_ladder_more_of_the_top_may_be_repaired() {
     let mut decision = decision(3);
-    let chunks: Vec<MeasuredChunk> = (0..3).map(|chunk| MeasuredChunk { chunk, vmaf: 94.5 }).collect();
+    let chunks: Vec<MeasuredChunk> = (0..3).map(|chunk| MeasuredChunk { chunk, vmaf: 94.5, kbps: None }).collect();
     let count =
         |decision: &Decision, beside: f64| repairs(decision, &[4 * SECOND; 3], &chunks, beside, &Rules::default()).chunks.len();
     assert_eq!(count(&decision, BESIDE), 0, "one of three is half of all work");
@@ -115,7 +115,7 @@ fn of_a_long_ladder_more_of_the_top_may_be_repaired() {
 #[test]
 fn what_was_not_measured_is_not_repaired_and_an_empty_title_neither() {
     assert_eq!(repaired(&[]), Repairs { measured: 0, ..Repairs::default() });
-    let foreign = [MeasuredChunk { chunk: 9, vmaf: 20.0 }, MeasuredChunk { chunk: 0, vmaf: f64::NAN }];
+    let foreign = [MeasuredChunk { chunk: 9, vmaf: 20.0, kbps: None }, MeasuredChunk { chunk: 0, vmaf: f64::NAN, kbps: None }];
     let none = repairs(&decision(2), &[SECOND; 2], &foreign, BESIDE, &Rules::default());
     assert_eq!((none.measured, none.chunks.len()), (0, 0));
 }
@@ -127,7 +127,7 @@ proptest! {
         turn in 0..60_usize,
     ) {
         let mut chunks: Vec<MeasuredChunk> =
-            measured.iter().enumerate().map(|(chunk, vmaf)| MeasuredChunk { chunk, vmaf: *vmaf }).collect();
+            measured.iter().enumerate().map(|(chunk, vmaf)| MeasuredChunk { chunk, vmaf: *vmaf, kbps: None }).collect();
         let (decision, weights) = (decision(measured.len()), vec![2 * SECOND; measured.len()]);
         let rules = Rules::default();
         let first = repairs(&decision, &weights, &chunks, 0.0, &rules);
@@ -137,4 +137,17 @@ proptest! {
         chunks.rotate_left(turn % measured.len());
         prop_assert_eq!(repairs(&decision, &weights, &chunks, 0.0, &rules), first);
     }
+}
+
+#[test]
+fn what_chunks_came_to_says_how_far_a_repair_may_go() {
+    let measured = |kbps: [f64; 3]| -> Vec<MeasuredChunk> {
+        let vmaf = [93.0, 93.0, 80.0];
+        (0..3).map(|chunk| MeasuredChunk { chunk, vmaf: vmaf[chunk], kbps: Some(kbps[chunk]) }).collect()
+    };
+    let crf = |kbps| repairs(&decision(3), &[4 * SECOND; 3], &measured(kbps), BESIDE, &Rules::default()).chunks[0].crf;
+    // It took fewer bits than planned, so more CRFs lie below twice the mean; or the mean is lower, so fewer do.
+    assert_eq!(crf([2000.0, 2000.0, 2000.0]), 21.0);
+    assert_eq!(crf([2600.0, 2600.0, 1200.0]), 18.0, "as far as repairs go");
+    assert_eq!(crf([1000.0, 1000.0, 1600.0]), 23.0);
 }
