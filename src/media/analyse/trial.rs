@@ -11,6 +11,9 @@ use crate::plan::narrowband::curve::{LEAST_LOSS, LOST_VMAF};
 use crate::plan::narrowband::{ProbePoint, loss_of, quality_of};
 use crate::sandbox::protocol::{AnalyseSpent, EncodeTask, Limits};
 
+/// The ratio of two trials' key pictures speaks for this part of the bits of which only one trial knows.
+const WEIGHT_OF_KEY: f64 = 0.1;
+
 /// What to try.
 pub struct Wanted<'w> {
     pub rung: &'w Rung,
@@ -129,20 +132,36 @@ impl Tried {
     /// the ratio of the bits after the key picture, and of the losses of the later half of what it tried. (Next to the key picture
     /// quality still settles, in a good picture otherwise than in a poor one.)
     pub fn point_beside(&self, longer: &Tried, whole: u64) -> ProbePoint {
-        let first = |of: &Tried| of.bits.first().copied().unwrap_or(0);
-        let rest = |of: &Tried| of.bits.iter().take(self.bits.len()).skip(1).sum::<u64>().max(1);
         let loss = |scores: &[f64]| loss_of(mean(scores).max(LOST_VMAF)).max(LEAST_LOSS);
         let scored = self.scores.len().min(longer.scores.len());
         if self.bits.len() >= longer.bits.len() || scored == 0 {
             return self.point(whole);
         }
-        let all = longer.point(whole);
-        let bits = first(self) + ((all.bits - first(longer)) as f64 * rest(self) as f64 / rest(longer) as f64).round() as u64;
+        let bits = self.bits_beside(longer, longer.point(whole).bits);
         let settled = scored / 2..scored;
         let ratio = loss(&self.scores[settled.clone()]) / loss(&longer.scores[settled]);
         let (rest_scores, tried) = (&longer.scores[scored..], mean(&self.scores[..scored]) * scored as f64);
         let further = quality_of(loss(rest_scores) * ratio) * rest_scores.len() as f64;
         ProbePoint { crf: self.crf, bits, vmaf_neg: (tried + further) / longer.scores.len() as f64 }
+    }
+
+    /// Bits of all of the chunk, where the longer trial's come to `whole_bits`.
+    ///
+    /// What every picture costs, whatever is in it, does not fall with quality and is set apart; of two halves that stand still
+    /// but for a cut in the later one, the first says nothing else. Where little was seen beside what was not, the ratio of the key
+    /// pictures speaks with it.
+    fn bits_beside(&self, longer: &Tried, whole_bits: u64) -> u64 {
+        let ([own_key, own @ ..], [key, others @ ..]) = (&self.bits[..], &longer.bits[..]) else { return whole_bits };
+        let (seen, unseen) = others.split_at(own.len().min(others.len()));
+        let least = own.iter().min().copied().unwrap_or(0);
+        let above = |bits: &[u64]| bits.iter().map(|bits| bits.saturating_sub(least)).sum::<u64>() as f64;
+        let doubt = above(unseen) * WEIGHT_OF_KEY;
+        let of_keys = (*own_key as f64 / (*key).max(1) as f64).min(1.0);
+        let ratio = (above(own) + doubt * of_keys) / (above(seen) + doubt).max(1.0);
+        let further = above(unseen) * ratio + least as f64 * unseen.len() as f64;
+        // Pictures beyond the longer trial are like its own.
+        let beyond = (whole_bits - key) as f64 / (others.iter().sum::<u64>().max(1)) as f64;
+        own_key + ((own.iter().sum::<u64>() as f64 + further) * beyond).round() as u64
     }
 }
 
@@ -159,12 +178,26 @@ mod tests {
         let longer = Tried { crf: 26.0, bits: vec![900, 50, 50, 100, 300, 100], scores: vec![90.0, 92.0, 97.0] };
         let shorter = Tried { crf: 38.0, bits: vec![300, 20, 30], scores: vec![70.0] };
         let point = shorter.point_beside(&longer, 6);
-        assert_eq!((point.crf, point.bits), (38.0, 600), "300, and 600 by 50 of 100");
+        // 20 bits a picture fall to none. Above them 10 of 60 are kept, and with a tenth of the unseen 440 by that of the keys 24.67 of
+        // 104.
+        assert_eq!((point.crf, point.bits), (38.0, 300 + 50 + 60 + 104));
         let further = quality_of(loss_of(94.5) * loss_of(70.0) / loss_of(90.0));
         assert!((point.vmaf_neg - (70.0 + 2.0 * further) / 3.0).abs() < 1e-9 && point.vmaf_neg > 75.0, "{point:?}");
         // What was tried of as many pictures is as it was measured.
         assert_eq!(longer.point_beside(&longer, 6), ProbePoint { crf: 26.0, bits: 1500, vmaf_neg: 93.0 });
         assert_eq!(shorter.point_beside(&shorter, 5), ProbePoint { crf: 38.0, bits: 400, vmaf_neg: 70.0 });
+    }
+
+    #[test]
+    fn a_still_beginning_does_not_speak_for_what_moves_after_it() {
+        let moving = [vec![40_000, 120, 130, 110, 120], vec![20_000; 5]].concat();
+        let longer = Tried { crf: 26.0, bits: moving, scores: vec![95.0; 10] };
+        let shorter = Tried { crf: 38.0, bits: vec![14_000, 100, 100, 100, 100], scores: vec![80.0; 5] };
+        // By the little that the pictures seen cost 100 000 would stay 83 000.
+        let bits = shorter.point_beside(&longer, 10).bits;
+        assert!((45_000..52_000).contains(&bits), "{bits}");
+        let none = Tried { crf: 38.0, bits: vec![0; 5], scores: vec![80.0; 5] };
+        assert_eq!(none.point_beside(&Tried { bits: vec![0; 10], ..longer }, 10).bits, 0);
     }
 
     #[test]

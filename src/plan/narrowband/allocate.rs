@@ -35,12 +35,12 @@ use serde::{Deserialize, Serialize};
 /// Newton's method ends after so many steps, or nearer than this to zero.
 const NEWTON_STEPS: usize = 24;
 const NEWTON_REST: f64 = 1e-12;
-/// Halvings of the multiplier's range (of its logarithm): a range of 1e6 to 1e-12 of itself.
-const MULTIPLIER_HALVINGS: usize = 44;
-/// Where the peak holds chunks under the floor, the title is planned up to so many steps above its goal: a better mean is a
-/// higher one, and lets the peak rise. VMAF-NEG.
-const RAISE_VMAF: f64 = 0.1;
-const RAISES: u32 = 4;
+/// Halvings of the multiplier's range (of its logarithm): a range of 1e26 to 1e-8 of itself.
+const MULTIPLIER_HALVINGS: usize = 33;
+/// Where the peak holds chunks under the floor, the title is planned up to so much above its goal, in so many steps: a
+/// better mean is a higher one, and lets the peak rise. VMAF-NEG.
+pub const MOST_RAISE_VMAF: f64 = 0.4;
+const RAISES: u32 = 2;
 /// The peak is looked for so many halvings below the one wanted first.
 const PEAK_FALLS: usize = 16;
 /// Halvings of the peak's range: to a thousandth of it.
@@ -111,14 +111,15 @@ pub struct Allocated {
 ///
 /// A title without chunks has an empty allocation, of rate 0 and quality 100.
 pub fn allocate(shares: &[Share], goal: &Goal, rules: &AllocationRules) -> Allocation {
-    let mut best = at_goal(shares, goal, rules);
+    let mut best = allocate_at_goal(shares, goal, rules);
     let is_held = best.chunks.iter().any(|chunk| chunk.bound == Some(Bound::Peak));
     if best.below_floor == 0 || !best.reached || !is_held {
         return best;
     }
     for raise in 1..=RAISES {
-        let raised = Goal { mean_vmaf: (goal.mean_vmaf + f64::from(raise) * RAISE_VMAF).min(BEST_VMAF), ..*goal };
-        let allocation = at_goal(shares, &raised, rules);
+        let raised =
+            Goal { mean_vmaf: (goal.mean_vmaf + f64::from(raise) * MOST_RAISE_VMAF / f64::from(RAISES)).min(BEST_VMAF), ..*goal };
+        let allocation = allocate_at_goal(shares, &raised, rules);
         if allocation.below_floor < best.below_floor {
             best = Allocation { reached: true, ..allocation };
         }
@@ -129,7 +130,8 @@ pub fn allocate(shares: &[Share], goal: &Goal, rules: &AllocationRules) -> Alloc
     best
 }
 
-fn at_goal(shares: &[Share], goal: &Goal, rules: &AllocationRules) -> Allocation {
+/// As [`allocate`], with the goal as it is.
+pub fn allocate_at_goal(shares: &[Share], goal: &Goal, rules: &AllocationRules) -> Allocation {
     let problem = Problem::new(shares, goal, rules);
     let free = problem.solve(f64::INFINITY, f64::INFINITY);
     let solution = if problem.keeps_peak(&free.choice) { free } else { problem.solve_under_peak(&free) };

@@ -73,7 +73,7 @@ pub struct AllocationRules {
     /// still missing is missed.
     pub most_slope_stretch: f64,
     /// Standard deviation of the error in a chunk's best CRF: differences between chunks are believed as far as they are
-    /// larger. (Titles whose CRFs deviated by 0.5 to 1 gained nothing by it.)
+    /// larger, and then by half. (Titles whose CRFs deviated by 0.5 to 1.5 gained nothing by it.) 0: they are believed as they are.
     pub doubt_crf: f64,
     /// CRFs to choose from.
     pub crf: CrfRange,
@@ -89,7 +89,7 @@ impl Default for AllocationRules {
             peak_to_mean: 2.0,
             floor_over_peak: false,
             most_slope_stretch: 4.0,
-            doubt_crf: 0.7,
+            doubt_crf: 1.0,
             crf: CrfRange::of(VideoCodec::H265),
             extrapolation_crf: 8.0,
         }

@@ -1,26 +1,31 @@
 //! Differences between chunks, as far as they can be told from errors of what is known of them.
 //!
 //! The CRF that a chunk should have at the common slope hangs on four numbers of its curves, and a few fast encodes know each of
-//! them a little wrong. Where the chunks of a title are alike, what comes out is that error, and it costs bits: a title of one
-//! scene does best with one CRF. Where they are not, differences are many times the error. So every chunk's CRF is drawn to the
-//! title's mean by the share that errors are expected to have in their variance (the positive-part estimator of James and Stein,
-//! 1961, with the empirical mean: Efron and Morris, "Stein's estimation rule and its competitors", 1973).
+//! them a little wrong; beyond the CRFs of these encodes, where the best rungs lie, by ever more. What comes out as the most unlike
+//! the rest is what was most mistaken. So every chunk's CRF is drawn to the title's mean: by the share that errors are expected to
+//! have in the variance (the positive-part estimator of James and Stein, 1961, with the empirical mean: Efron and Morris, "Stein's
+//! estimation rule and its competitors", 1973), which makes a title of one scene one of one CRF, and of what is left by the part
+//! that was true where encodes told.
 
-use super::allocate::{Allocated, Allocation, Goal, Share, allocate, believed_crf};
+use super::allocate::{Allocated, Allocation, Goal, MOST_RAISE_VMAF, Share, allocate, allocate_at_goal, believed_crf};
 use super::rules::AllocationRules;
 
+/// Of differences larger than errors so much was true: slopes of the CRFs that whole encodes show to be best over those chosen
+/// are 0.3 to 0.7 on six titles of several scenes, 0.3 to 0.4 on their top rungs. (Chosen freely such titles had no fewer bits than at
+/// one CRF, +3.4 to -5 %; drawn by this, -1.2 to -7 %; the best there is, -2 to -8 %.)
+const BELIEVED: f64 = 0.5;
 /// Halvings of the range in which the common shift is sought: to a hundredth of a step.
 const HALVINGS: usize = 14;
 /// Half that range, CRF: drawing together moves the mean quality by less.
 const MOST_SHIFT: f64 = 8.0;
+/// Where floors or the peak move chunks the others go so many steps of CRF further to meet the goal.
+const MOST_STEPS: u32 = 16;
 
-/// As [`allocate`], but for differences that are no larger than errors.
-///
-/// A chunk at a limit says nothing of its slope: an allocation with one stands as it is.
+/// As [`allocate`], but for differences that are no larger than errors. Floors and the peak hold as there.
 pub fn allocate_steadily(shares: &[Share], goal: &Goal, rules: &AllocationRules) -> Allocation {
     let free = allocate(shares, goal, rules);
     let kept = believed_share(shares, &free.chunks, rules.doubt_crf);
-    if kept >= 1.0 || !free.reached || free.chunks.iter().any(|chunk| chunk.bound.is_some()) {
+    if kept >= 1.0 || !free.reached {
         return free;
     }
     let mean = mean_by_time(shares, |n| free.chunks[n].crf);
@@ -39,15 +44,32 @@ pub fn allocate_steadily(shares: &[Share], goal: &Goal, rules: &AllocationRules)
             high = middle;
         }
     }
-    let held = |(n, share): (usize, &Share)| {
-        let crf = at(n, low);
-        // What rounding leaves of the goal is spent where it is worth most.
-        Share { held_crf: Some((crf, crf + rules.crf.step)), ..*share }
+    let shift = low;
+    let drawn = |steps: u32| {
+        let held = |(n, share): (usize, &Share)| {
+            let crf = at(n, shift - f64::from(steps) * rules.crf.step);
+            // What rounding leaves of the goal is spent where it is worth most.
+            Share { held_crf: Some((crf, crf + rules.crf.step)), ..*share }
+        };
+        allocate_at_goal(&shares.iter().enumerate().map(held).collect::<Vec<_>>(), goal, rules)
     };
-    let held: Vec<Share> = shares.iter().enumerate().map(held).collect();
-    let drawn = allocate(&held, goal, rules);
-    // Drawn to the mean, the costliest chunk may cost more than the peak allows.
-    if drawn.reached && drawn.chunks.iter().all(|chunk| chunk.bound.is_none()) { drawn } else { free }
+    let fits = |drawn: &Allocation| drawn.reached && drawn.below_floor <= free.below_floor;
+    let first = drawn(0);
+    if fits(&first) {
+        return first;
+    }
+    let (mut low, mut high, mut best) = (0, MOST_STEPS, None);
+    while high - low > 1 {
+        let middle = low.midpoint(high);
+        let made = drawn(middle);
+        if fits(&made) {
+            (high, best) = (middle, Some(made));
+        } else {
+            low = middle;
+        }
+    }
+    let highest = goal.mean_vmaf.max(free.mean_vmaf) + MOST_RAISE_VMAF;
+    best.filter(|made| made.mean_vmaf <= highest).unwrap_or(free)
 }
 
 /// The part of the chunks' differences that is not error, 0 to 1.
@@ -57,7 +79,10 @@ fn believed_share(shares: &[Share], chunks: &[Allocated], doubt_crf: f64) -> f64
     let mean = mean_by_time(shares, |n| chunks[n].crf);
     // Of a sample, weighted.
     let variance = mean_by_time(shares, |n| (chunks[n].crf - mean).powi(2)) / (1.0 - squares).max(f64::MIN_POSITIVE);
-    if shares.len() < 2 || doubt_crf <= 0.0 || variance == 0.0 { 1.0 } else { (1.0 - doubt_crf.powi(2) / variance).max(0.0) }
+    if shares.len() < 2 || doubt_crf <= 0.0 || variance == 0.0 {
+        return 1.0;
+    }
+    BELIEVED * (1.0 - doubt_crf.powi(2) / variance).max(0.0)
 }
 
 fn mean_by_time(shares: &[Share], of: impl Fn(usize) -> f64) -> f64 {
@@ -85,7 +110,11 @@ mod tests {
         let goal = Goal { mean_vmaf: 92.0, floor_vmaf: 80.0 };
         let made = allocate_steadily(&shares, &goal, &rules);
         assert!(made.reached && made.mean_vmaf < 92.25, "{made:?}");
-        (made.chunks.iter().map(|chunk| chunk.crf).collect(), made)
+        (crfs_of(&made), made)
+    }
+
+    fn crfs_of(made: &Allocation) -> Vec<f64> {
+        made.chunks.iter().map(|chunk| chunk.crf).collect()
     }
 
     fn spread(crfs: &[f64]) -> f64 {
@@ -99,7 +128,7 @@ mod tests {
         assert!(spread(&crfs(&alike, 0.7).0) <= 0.25, "{:?}", crfs(&alike, 0.7).0);
         let unlike = [0.0, 5.0, -4.0, 1.0];
         let (free, drawn) = (spread(&crfs(&unlike, 0.0).0), spread(&crfs(&unlike, 0.7).0));
-        assert!(drawn < free && drawn > free * 0.93, "{drawn} of {free}");
+        assert!((free * 0.45..free * 0.55).contains(&drawn), "{drawn} of {free}");
     }
 
     #[test]
@@ -119,18 +148,23 @@ mod tests {
         let rules = AllocationRules { doubt_crf: 6.0, ..AllocationRules::default() };
         let free = allocate(&shares, &goal, &rules);
         assert!(free.chunks.iter().all(|chunk| chunk.bound.is_none()), "{free:?}");
-        let drawn = allocate_steadily(&shares, &goal, &AllocationRules { peak_to_mean: 9.0, ..rules.clone() });
-        assert!(drawn.peak_rate_bps > 2.0 * drawn.mean_rate_bps, "drawn, it would pass the peak: {drawn:?}");
-        assert_eq!(allocate_steadily(&shares, &goal, &rules), free);
+        let unbound = allocate_steadily(&shares, &goal, &AllocationRules { peak_to_mean: 9.0, ..rules.clone() });
+        assert!(unbound.peak_rate_bps > 2.0 * unbound.mean_rate_bps, "drawn, it would pass the peak: {unbound:?}");
+        let drawn = allocate_steadily(&shares, &goal, &rules);
+        assert!(drawn.reached && drawn.peak_rate_bps <= 2.0 * drawn.mean_rate_bps, "{drawn:?}");
+        assert!(spread(&crfs_of(&drawn)) < spread(&crfs_of(&free)), "{drawn:?}");
     }
 
     #[test]
-    fn a_chunk_at_its_floor_keeps_the_allocation() {
-        let shares = [share(0.0), share(4.0)];
-        let goal = Goal { mean_vmaf: 92.0, floor_vmaf: 91.95 };
-        let rules = AllocationRules::default();
-        let free = allocate(&shares, &goal, &rules);
-        assert!(free.chunks.iter().any(|chunk| chunk.bound.is_some()), "{free:?}");
-        assert_eq!(allocate_steadily(&shares, &goal, &rules), free);
+    fn no_chunk_is_drawn_below_its_floor() {
+        let shares = [share(0.0), share(6.0), share(-6.0)];
+        let goal = |floor_vmaf| Goal { mean_vmaf: 92.0, floor_vmaf };
+        let rules = AllocationRules { doubt_crf: 0.5, ..AllocationRules::default() };
+        let worst = |of: &Allocation| of.chunks.iter().map(|chunk| chunk.vmaf).fold(f64::MAX, f64::min);
+        let low = allocate_steadily(&shares, &goal(80.0), &rules);
+        assert!(worst(&low) < 90.0, "{low:?}");
+        let held = allocate_steadily(&shares, &goal(90.0), &rules);
+        assert!(worst(&held) >= 90.0 && held.reached && held.mean_vmaf < 92.5, "{held:?}");
+        assert!(spread(&crfs_of(&held)) < spread(&crfs_of(&allocate(&shares, &goal(90.0), &rules))), "{held:?}");
     }
 }

@@ -89,9 +89,9 @@ fn a_tilt_over_crf_is_found() {
     let calibration = points.iter().map(|(n, crf)| calibrated(*n, *crf, tilted(*crf), 9.0, 1.0)).collect();
     let title = title(calibration);
     let transfer = Transfer::estimate(&title, &fits(), 1280, 720);
-    // Six points: three quarters of it are believed.
-    assert!((transfer.rate_tilt - 0.0075).abs() < 0.0005, "{transfer:?}");
-    assert!((transfer.curves(&title, &fits())[1].rate_slope - 0.1325).abs() < 0.002);
+    // Six points: half of it is believed.
+    assert!((transfer.rate_tilt - 0.0054).abs() < 0.0005, "{transfer:?}");
+    assert!((transfer.curves(&title, &fits())[1].rate_slope - 0.1346).abs() < 0.002);
 }
 
 /// The three real shots of full HD as one title, two of them calibrated at CRF 27 in one size.
