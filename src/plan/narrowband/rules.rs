@@ -73,7 +73,7 @@ pub struct AllocationRules {
     /// still missing is missed.
     pub most_slope_stretch: f64,
     /// Standard deviation of the error in a chunk's best CRF: differences between chunks are believed as far as they are
-    /// larger, and then by half. (Titles whose CRFs deviated by 0.5 to 1.5 gained nothing by it.) 0: they are believed as they are.
+    /// larger, and then in part. (Titles whose CRFs deviated by 0.5 to 1.5 gained nothing by it.) 0: they are believed as they are.
     pub doubt_crf: f64,
     /// CRFs to choose from.
     pub crf: CrfRange,
