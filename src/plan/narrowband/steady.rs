@@ -19,8 +19,8 @@ const BELIEVED_AT_BEST: f64 = 0.35;
 const HALVINGS: usize = 14;
 /// Half that range, CRF: drawing together moves the mean quality by less.
 const MOST_SHIFT: f64 = 8.0;
-/// Where floors or the peak move chunks the others go so many steps of CRF further to meet the goal.
-const MOST_STEPS: u32 = 16;
+/// Where the peak or floors move chunks the others go so many steps of CRF towards more bits, or fewer, to meet the goal.
+const MOST_STEPS: i32 = 16;
 
 /// As [`allocate`], but for differences that are no larger than errors. Floors and the peak hold as there.
 pub fn allocate_steadily(shares: &[Share], goal: &Goal, rules: &AllocationRules) -> Allocation {
@@ -46,7 +46,7 @@ pub fn allocate_steadily(shares: &[Share], goal: &Goal, rules: &AllocationRules)
         }
     }
     let shift = low;
-    let drawn = |steps: u32| {
+    let drawn = |steps: i32| {
         let held = |(n, share): (usize, &Share)| {
             let crf = at(n, shift - f64::from(steps) * rules.crf.step);
             // What rounding leaves of the goal is spent where it is worth most.
@@ -56,12 +56,14 @@ pub fn allocate_steadily(shares: &[Share], goal: &Goal, rules: &AllocationRules)
     };
     let fits = |drawn: &Allocation| drawn.reached && drawn.below_floor <= free.below_floor;
     let first = drawn(0);
-    if fits(&first) {
-        return first;
-    }
-    let (mut low, mut high, mut best) = (0, MOST_STEPS, None);
+    let is_free = first.chunks.iter().all(|chunk| chunk.bound.is_none());
+    let (mut low, mut high, mut best) = match fits(&first) {
+        true if is_free => return first,
+        true => (-MOST_STEPS, 0, Some(first)),
+        false => (0, MOST_STEPS, None),
+    };
     while high - low > 1 {
-        let middle = low.midpoint(high);
+        let middle = (low + high) / 2;
         let made = drawn(middle);
         if fits(&made) {
             (high, best) = (middle, Some(made));
