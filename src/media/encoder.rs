@@ -373,7 +373,7 @@ impl Codec {
         let packet = Packet::new()?;
         // SAFETY: both are ours.
         match unsafe { ffi::avcodec_receive_packet(self.0, packet.0) } {
-            0.. => Ok(Some(packet)),
+            0.. => Ok(Some(without_settings(packet))),
             AGAIN | ffi::AVERROR_EOF => Ok(None),
             code => refuse(INTERNAL, format!("encoding: {}", words(code))),
         }
@@ -398,23 +398,59 @@ impl Drop for Codec {
     }
 }
 
-/// The plan's options and what a worker adds to them, for the sake of the same bits on every machine.
+/// The plan's options and what a worker adds to them: the first picture's quantiser, and what makes the same bits on every machine.
 ///
 /// x265 gets its pools, which change none. x264 does without AVX-512: with it, the macroblock tree of x264 164 reads memory that
 /// nobody has written where a row is not a multiple of eight macroblocks, and what is made depends on what lay there.
 fn with_ours(encoder: &Encoder, threads: u32) -> Vec<(String, String)> {
     let mut options: Vec<(String, String)> = encoder.options.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     let pools = if threads <= 1 { "none".to_string() } else { threads.to_string() };
-    // The last of two counts: threads are the worker's to say, instructions the preset's.
+    // A zone of one picture, whose rate is multiplied: that divides the quantiser's scale, and leaves all else as it is. x265 3.5
+    // takes its end for the first picture after it.
+    let times = 2f64.powf(f64::from(-encoder.first_picture_qp_tenths) / 60.0);
+    let zone = |end: u32| (encoder.first_picture_qp_tenths != 0).then(|| format!("zones=0,{end},b={times:.4}"));
+    // The last of two counts: threads are the worker's to say, all else the preset's.
     let (key, first, last) = match encoder.library.as_str() {
-        "libx265" => ("x265-params", None, Some(format!("pools={pools}"))),
-        "libx264" if has_avx512() => ("x264-params", Some("asm=avx2".to_string()), None),
+        "libx265" => ("x265-params", [zone(1), None], Some(format!("pools={pools}"))),
+        "libx264" => ("x264-params", [zone(0), has_avx512().then(|| "asm=avx2".to_string())], None),
         _ => return options,
     };
     let planned = options.iter().position(|(name, _)| name == key).map(|at| options.swap_remove(at).1);
-    let params: Vec<String> = [first, planned, last].into_iter().flatten().collect();
+    let params: Vec<String> = first.into_iter().chain([planned, last]).flatten().collect();
     options.push((key.into(), params.join(":")));
     options
+}
+
+/// A packet without what x264 writes before the first picture of every encode, so of every chunk: the settings it had, some 700
+/// bytes of text. At 60 kbit/s that is a fiftieth of a chunk of 4 s.
+fn without_settings(mut packet: Packet) -> Packet {
+    if packet.is_key() {
+        let settings = settings_of_x264(packet.data());
+        let raw = packet.get_mut();
+        // SAFETY: the packet holds more bytes than these; its buffer is freed by another pointer.
+        raw.data = unsafe { raw.data.add(settings) };
+        raw.size -= settings as i32;
+    }
+    packet
+}
+
+/// Length of a first NAL unit that is x264's message of its settings: user_data_unregistered (payload type 5) in an SEI (NAL unit type
+/// 6, ITU-T H.264 7.3.2.3.1 and D.1.7) by its UUID. 0, where the access unit does not begin with one, or ends with it.
+fn settings_of_x264(data: &[u8]) -> usize {
+    const UUID: [u8; 16] = *b"\xdc\x45\xe9\xbd\xe6\xd9\x48\xb7\x96\x2c\xd8\x20\xd9\x23\xee\xef";
+    let code = if data.starts_with(&[0, 0, 1, 6, 5]) { 3 } else { 4 };
+    if code == 4 && !data.starts_with(&[0, 0, 0, 1, 6, 5]) {
+        return 0;
+    }
+    // Its size: bytes of 255, and one less.
+    let size = &data[code + 2..];
+    let uuid = size.iter().position(|&byte| byte != 255).map_or(&[][..], |last| &size[last + 1..]);
+    if !uuid.starts_with(&UUID) {
+        return 0;
+    }
+    let next = data[code..].windows(3).position(|three| three == [0, 0, 1]).map_or(0, |at| code + at);
+    // A start code of four bytes.
+    next - usize::from(next > 0 && data[next - 1] == 0)
 }
 
 fn has_avx512() -> bool {
@@ -426,8 +462,45 @@ fn has_avx512() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::settings_of_x264;
     use crate::media::fixture::{encoded, make};
     use serde_json::json;
+
+    #[test]
+    fn no_chunk_carries_the_settings_of_its_encoder() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("source.mp4");
+        make("-f lavfi -i mandelbrot=s=160x96:r=25 -t 1 -pix_fmt yuv420p -c:v libx264 -qp 4", &source);
+        let set = [("video.rungs", json!([{ "height": 96, "crf": 30 }]))];
+        for (preset, name) in [("h264", "x264"), ("h265", "x265")] {
+            let made = encoded(&source, folder.path(), preset, &set).swap_remove(0);
+            assert!(!made.windows(name.len()).any(|bytes| bytes == name.as_bytes()), "{preset}");
+        }
+    }
+
+    #[test]
+    fn settings_are_told_from_other_messages() {
+        const UUID: &[u8] = b"\xdc\x45\xe9\xbd\xe6\xd9\x48\xb7\x96\x2c\xd8\x20\xd9\x23\xee\xef";
+        let unit =
+            |start: &[u8], kind: [u8; 2], size: &[u8], uuid: &[u8]| [start, &kind, size, uuid, b"core 164", &[0x80]].concat();
+        let idr = |start: &[u8]| [start, &[0x65, 0x88, 0x84]].concat();
+        let (three, four) = (&[0u8, 0, 1][..], &[0u8, 0, 0, 1][..]);
+        for (start, next) in [(three, three), (three, four), (four, three), (four, four)] {
+            for size in [&[24u8][..], &[255, 255, 9]] {
+                let settings = unit(start, [6, 5], size, UUID);
+                assert_eq!(settings_of_x264(&[settings.clone(), idr(next)].concat()), settings.len());
+                assert_eq!(settings_of_x264(&settings), 0, "nothing would be left");
+            }
+        }
+        for other in
+            [unit(four, [6, 4], &[24], UUID), unit(four, [6, 5], &[24], &[0; 16]), unit(four, [7, 5], &[24], UUID), idr(four)]
+        {
+            assert_eq!(settings_of_x264(&[other, idr(four)].concat()), 0);
+        }
+        for short in [&[][..], &[0, 0, 1], &[0, 0, 1, 6, 5], &[0, 0, 0, 1, 6, 5, 255]] {
+            assert_eq!(settings_of_x264(short), 0);
+        }
+    }
 
     #[test]
     fn what_lay_in_memory_before_changes_no_bit() {

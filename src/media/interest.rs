@@ -9,8 +9,6 @@ use crate::plan::interest::Region;
 /// What the encoder of a rung is told of its pictures; nothing, where they have no regions.
 #[derive(Default)]
 pub(crate) struct Interest {
-    /// Of the first picture, until it was told.
-    first: Vec<ffi::AVRegionOfInterest>,
     regions: Vec<ffi::AVRegionOfInterest>,
 }
 
@@ -22,33 +20,23 @@ impl Interest {
         let depth =
             unsafe { ffi::av_pix_fmt_desc_get(ffi::av_get_pix_fmt(format.as_ptr())).as_ref() }.map_or(8, |d| d.comp[0].depth);
         let tenths = 10 * (51 + 6 * (depth - 8));
-        let told = |region: &Region, more: i32| ffi::AVRegionOfInterest {
+        let told = |region: &Region| ffi::AVRegionOfInterest {
             self_size: size_of::<ffi::AVRegionOfInterest>() as u32,
             top: region.top as i32,
             bottom: region.bottom as i32,
             left: region.left as i32,
             right: region.right as i32,
-            qoffset: ffi::AVRational { num: (region.qp_offset * 10 + more).clamp(-tenths, tenths), den: tenths },
+            qoffset: ffi::AVRational { num: (region.qp_offset * 10).clamp(-tenths, tenths), den: tenths },
         };
-        let regions = rung.interest.iter().map(|region| told(region, 0)).collect();
-        let first = match rung.encoder.first_picture_qp_tenths {
-            0 => Vec::new(),
-            more => {
-                // The first of two that overlap counts: what is in no region is in this one.
-                let everywhere = Region { top: 0, bottom: rung.height, left: 0, right: rung.width, qp_offset: 0 };
-                rung.interest.iter().chain([&everywhere]).map(|region| told(region, more)).collect()
-            }
-        };
-        Self { first, regions }
+        Self { regions: rung.interest.iter().map(told).collect() }
     }
 
     /// The next picture with its regions; `None` where it has none and goes as it is.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn told(&mut self, frame: &Frame) -> Result<Option<Frame>> {
-        let first = std::mem::take(&mut self.first);
-        let regions = if first.is_empty() { &self.regions } else { &first };
+    pub fn told(&self, frame: &Frame) -> Result<Option<Frame>> {
+        let regions = &self.regions;
         if regions.is_empty() {
             return Ok(None);
         }

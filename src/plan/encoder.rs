@@ -1,7 +1,6 @@
 //! Encoder settings, fully pinned: the same for every chunk, whatever machine encodes it.
 
 use super::Encoder;
-use super::interest;
 use super::preset::{RungRule, VideoCodec, VideoRules};
 use crate::probe::{Colour, DynamicRange};
 use std::collections::BTreeMap;
@@ -12,9 +11,8 @@ const VBV_SECONDS: u32 = 2;
 /// rate, and an encoder whose buffer is near its end coarsens what follows (a title of three rungs at 540p and 60 to 230 kbit/s
 /// lost 1.8 % by 2 s, and nothing by 4).
 const CAPPED_VBV_SECONDS: u32 = 4;
-/// But not beyond what small pictures may buffer at their level (H.265 table A.8, level 2.1): larger ones gain little, and
-/// their level is not to rise. kbit.
-const MOST_CAPPED_VBV_KBIT: u32 = 3000;
+/// But not beyond what the smallest pictures that are made so may buffer (H.265 table A.8, level 2): larger ones gain little. kbit.
+const MOST_CAPPED_VBV_KBIT: u32 = 1500;
 /// x264's and x265's speed presets.
 const X26X_SPEEDS: &[&str] =
     &["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"];
@@ -232,8 +230,8 @@ fn finish(
 ///
 /// With their tree of macroblocks (or coding units) at work, both encoders make a key picture better than the pictures around it by
 /// `ipratio` (1.4: 2.9 steps), but not the first one they are given: whoever cuts gets a poor key picture at every cut. Beside one
-/// amid an encode x264 164 lacks just that, at every speed and with and without B-pictures; x265 3.5 lacks about half of it, 1.1 to
-/// 1.9 steps with eight to one B-pictures, and all of it with none. Without the tree it depends on the pictures, and nothing is said.
+/// amid an encode x264 164 lacks just that, at every speed and with and without B-pictures; x265 3.5 lacks less than half of it, 1.0 to
+/// 1.5 steps with B-pictures, and all of it with none. Without the tree it depends on the pictures, and nothing is said.
 fn first_picture_qp_tenths(rules: &VideoRules, goal: &RungRule) -> i32 {
     /// Steps of the quantiser that double its scale (H.264 8.5.9, H.265 8.6.1).
     const STEPS: f64 = 6.0;
@@ -243,15 +241,15 @@ fn first_picture_qp_tenths(rules: &VideoRules, goal: &RungRule) -> i32 {
         VideoCodec::H265 if rules.params.get("bframes").is_some_and(|most| most == "0") => {
             (1.0, ["cutree", "no-cutree", "superfast"])
         }
-        VideoCodec::H265 => (0.5, ["cutree", "no-cutree", "superfast"]),
+        VideoCodec::H265 => (0.42, ["cutree", "no-cutree", "superfast"]),
         VideoCodec::Av1 => return 0,
     };
     let is_set = |word: &str| rules.speed == word || rules.params.contains_key(word);
     let is_tuned = |tune: &String| ["grain", "psnr", "zerolatency"].iter().any(|word| tune.contains(word));
     // What content decides has no CRF before; a mean rate goes its own way.
     let is_as_known = goal.kbps.is_none() && !goal.lossless && !rules.params.get("tune").is_some_and(is_tuned);
-    // Without adaptive quantisation they take no offsets.
-    if !is_as_known || !interest::adapts(rules) || without_tree.into_iter().any(is_set) {
+    // Who has zones in mind has them.
+    if !is_as_known || rules.params.contains_key("zones") || without_tree.into_iter().any(is_set) {
         return 0;
     }
     let ratio = rules.params.get("ipratio").and_then(|ratio| ratio.parse().ok()).unwrap_or(DEFAULT_RATIO).max(1.0);
@@ -333,12 +331,11 @@ mod tests {
     #[test]
     fn a_chunks_first_picture_is_raised_where_the_encoder_would_leave_it_poor() {
         let tenths = |preset: &str, params: &[(&str, &str)]| made(preset, params).first_picture_qp_tenths;
-        assert_eq!((tenths("h264", &[]), tenths("h265", &[]), tenths("av1", &[])), (-29, -15, 0));
+        assert_eq!((tenths("h264", &[]), tenths("h265", &[]), tenths("av1", &[])), (-29, -12, 0));
         assert_eq!((tenths("h264", &[("ipratio", "1.1")]), tenths("h265", &[("ipratio", "1")])), (-8, 0));
         assert_eq!(tenths("h265", &[("bframes", "0")]), -29);
-        // No tree, or no adaptive quantisation to tell of an offset.
         assert_eq!((tenths("h264", &[("no-mbtree", "")]), tenths("h265", &[("cutree", "0")])), (0, 0));
-        assert_eq!((tenths("h264", &[("aq-mode", "0")]), tenths("h264", &[("tune", "grain")])), (0, 0));
+        assert_eq!((tenths("h264", &[("zones", "0,9,b=2")]), tenths("h264", &[("tune", "grain")])), (0, 0));
         assert_eq!(tenths("mezzanine", &[]), 0, "x264 ultrafast has neither");
         assert_eq!(tenths("h264", &[("tune", "film")]), -29);
     }

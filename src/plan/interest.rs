@@ -94,7 +94,7 @@ pub(super) fn check(rules: &VideoRules) -> Result<(), (String, String)> {
 }
 
 /// Is adaptive quantisation on? The fastest presets of x264 164 and x265 3.5 leave it off.
-pub(super) fn adapts(rules: &VideoRules) -> bool {
+fn adapts(rules: &VideoRules) -> bool {
     let without: &[&str] = if rules.codec == VideoCodec::H265 { &["ultrafast", "superfast"] } else { &["ultrafast"] };
     match rules.params.get("aq-mode") {
         Some(mode) => mode != "0",

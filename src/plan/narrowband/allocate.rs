@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 /// Newton's method ends after so many steps, or nearer than this to zero.
 const NEWTON_STEPS: usize = 24;
 const NEWTON_REST: f64 = 1e-12;
-/// Halvings of the multiplier's range (of its logarithm): a range of 1e26 to 1e-8 of itself.
+/// Halvings of the multiplier's range, of its logarithm: ends 1e26 apart come within 1e-8 of each other.
 const MULTIPLIER_HALVINGS: usize = 33;
 /// Where the peak holds chunks under the floor, the title is planned up to so much above its goal, in so many steps: a
 /// better mean is a higher one, and lets the peak rise. VMAF-NEG.
