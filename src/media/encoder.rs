@@ -421,6 +421,9 @@ fn with_ours(encoder: &Encoder, threads: u32) -> Vec<(String, String)> {
     options
 }
 
+/// By this x264's message of its settings is known.
+const SETTINGS_UUID: [u8; 16] = *b"\xdc\x45\xe9\xbd\xe6\xd9\x48\xb7\x96\x2c\xd8\x20\xd9\x23\xee\xef";
+
 /// A packet without what x264 writes before the first picture of every encode, so of every chunk: the settings it had, some 700
 /// bytes of text. At 60 kbit/s that is a fiftieth of a chunk of 4 s.
 fn without_settings(mut packet: Packet) -> Packet {
@@ -437,7 +440,6 @@ fn without_settings(mut packet: Packet) -> Packet {
 /// Length of a first NAL unit that is x264's message of its settings: user_data_unregistered (payload type 5) in an SEI (NAL unit type
 /// 6, ITU-T H.264 7.3.2.3.1 and D.1.7) by its UUID. 0, where the access unit does not begin with one, or ends with it.
 fn settings_of_x264(data: &[u8]) -> usize {
-    const UUID: [u8; 16] = *b"\xdc\x45\xe9\xbd\xe6\xd9\x48\xb7\x96\x2c\xd8\x20\xd9\x23\xee\xef";
     let code = if data.starts_with(&[0, 0, 1, 6, 5]) { 3 } else { 4 };
     if code == 4 && !data.starts_with(&[0, 0, 0, 1, 6, 5]) {
         return 0;
@@ -445,7 +447,7 @@ fn settings_of_x264(data: &[u8]) -> usize {
     // Its size: bytes of 255, and one less.
     let size = &data[code + 2..];
     let uuid = size.iter().position(|&byte| byte != 255).map_or(&[][..], |last| &size[last + 1..]);
-    if !uuid.starts_with(&UUID) {
+    if !uuid.starts_with(&SETTINGS_UUID) {
         return 0;
     }
     let next = data[code..].windows(3).position(|three| three == [0, 0, 1]).map_or(0, |at| code + at);
@@ -462,7 +464,7 @@ fn has_avx512() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::settings_of_x264;
+    use super::{SETTINGS_UUID, settings_of_x264};
     use crate::media::fixture::{encoded, make};
     use serde_json::json;
 
@@ -480,21 +482,23 @@ mod tests {
 
     #[test]
     fn settings_are_told_from_other_messages() {
-        const UUID: &[u8] = b"\xdc\x45\xe9\xbd\xe6\xd9\x48\xb7\x96\x2c\xd8\x20\xd9\x23\xee\xef";
         let unit =
             |start: &[u8], kind: [u8; 2], size: &[u8], uuid: &[u8]| [start, &kind, size, uuid, b"core 164", &[0x80]].concat();
         let idr = |start: &[u8]| [start, &[0x65, 0x88, 0x84]].concat();
         let (three, four) = (&[0u8, 0, 1][..], &[0u8, 0, 0, 1][..]);
         for (start, next) in [(three, three), (three, four), (four, three), (four, four)] {
             for size in [&[24u8][..], &[255, 255, 9]] {
-                let settings = unit(start, [6, 5], size, UUID);
+                let settings = unit(start, [6, 5], size, &SETTINGS_UUID);
                 assert_eq!(settings_of_x264(&[settings.clone(), idr(next)].concat()), settings.len());
                 assert_eq!(settings_of_x264(&settings), 0, "nothing would be left");
             }
         }
-        for other in
-            [unit(four, [6, 4], &[24], UUID), unit(four, [6, 5], &[24], &[0; 16]), unit(four, [7, 5], &[24], UUID), idr(four)]
-        {
+        for other in [
+            unit(four, [6, 4], &[24], &SETTINGS_UUID),
+            unit(four, [6, 5], &[24], &[0; 16]),
+            unit(four, [7, 5], &[24], &SETTINGS_UUID),
+            idr(four),
+        ] {
             assert_eq!(settings_of_x264(&[other, idr(four)].concat()), 0);
         }
         for short in [&[][..], &[0, 0, 1], &[0, 0, 1, 6, 5], &[0, 0, 0, 1, 6, 5, 255]] {

@@ -237,19 +237,19 @@ fn first_picture_qp_tenths(rules: &VideoRules, goal: &RungRule) -> i32 {
     const STEPS: f64 = 6.0;
     const DEFAULT_RATIO: f64 = 1.4;
     let (lacks, without_tree) = match rules.codec {
-        VideoCodec::H264 => (1.0, ["mbtree", "no-mbtree", "superfast"]),
-        VideoCodec::H265 if rules.params.get("bframes").is_some_and(|most| most == "0") => {
-            (1.0, ["cutree", "no-cutree", "superfast"])
-        }
-        VideoCodec::H265 => (0.42, ["cutree", "no-cutree", "superfast"]),
+        VideoCodec::H264 => (1.0, ["mbtree", "no-mbtree"]),
+        VideoCodec::H265 if rules.params.get("bframes").is_some_and(|most| most == "0") => (1.0, ["cutree", "no-cutree"]),
+        VideoCodec::H265 => (0.42, ["cutree", "no-cutree"]),
         VideoCodec::Av1 => return 0,
     };
-    let is_set = |word: &str| rules.speed == word || rules.params.contains_key(word);
+    // The fastest presets of both leave it off.
+    let has_no_tree = ["ultrafast", "superfast"].contains(&rules.speed.as_str())
+        || without_tree.into_iter().any(|word| rules.params.contains_key(word));
     let is_tuned = |tune: &String| ["grain", "psnr", "zerolatency"].iter().any(|word| tune.contains(word));
     // What content decides has no CRF before; a mean rate goes its own way.
     let is_as_known = goal.kbps.is_none() && !goal.lossless && !rules.params.get("tune").is_some_and(is_tuned);
     // Who has zones in mind has them.
-    if !is_as_known || rules.params.contains_key("zones") || without_tree.into_iter().any(is_set) {
+    if !is_as_known || rules.params.contains_key("zones") || has_no_tree {
         return 0;
     }
     let ratio = rules.params.get("ipratio").and_then(|ratio| ratio.parse().ok()).unwrap_or(DEFAULT_RATIO).max(1.0);
@@ -304,8 +304,12 @@ mod tests {
     use crate::plan::preset::Preset;
 
     fn made(preset: &str, params: &[(&str, &str)]) -> Encoder {
+        made_by(preset, |rules| rules.params = owned(params))
+    }
+
+    fn made_by(preset: &str, set: impl FnOnce(&mut VideoRules)) -> Encoder {
         let mut rules = Preset::built_in(preset, &BTreeMap::new()).unwrap().video.unwrap();
-        rules.params = owned(params);
+        set(&mut rules);
         let goal = rules.rungs[0].clone();
         video(&rules, &goal, &Picture { pixel_format: "yuv420p", constant_rate: true, hdr: None })
     }
@@ -335,6 +339,10 @@ mod tests {
         assert_eq!((tenths("h264", &[("ipratio", "1.1")]), tenths("h265", &[("ipratio", "1")])), (-8, 0));
         assert_eq!(tenths("h265", &[("bframes", "0")]), -29);
         assert_eq!((tenths("h264", &[("no-mbtree", "")]), tenths("h265", &[("cutree", "0")])), (0, 0));
+        for (preset, speed) in [("h264", "ultrafast"), ("h264", "superfast"), ("h265", "ultrafast"), ("h265", "superfast")] {
+            assert_eq!(made_by(preset, |rules| rules.speed = speed.into()).first_picture_qp_tenths, 0, "{preset} {speed}");
+        }
+        assert_eq!(tenths("h264", &[("aq-mode", "0")]), -29, "the tree goes without adaptive quantisation");
         assert_eq!((tenths("h264", &[("zones", "0,9,b=2")]), tenths("h264", &[("tune", "grain")])), (0, 0));
         assert_eq!(tenths("mezzanine", &[]), 0, "x264 ultrafast has neither");
         assert_eq!(tenths("h264", &[("tune", "film")]), -29);
