@@ -2,11 +2,12 @@
 
 use super::deliver::{Hold, Office, give_back};
 use super::fault::Fault;
-use super::link::{Link, Live, Pace};
+use super::link::{Link, Pace};
 use super::topology::exchange_of;
 use crate::broker::{BrokerError, Consumer, Delivery, Queue, Subscription, Topic};
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt};
+use lapin::Channel;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
 };
@@ -51,9 +52,10 @@ impl Source {
     pub(super) async fn channel(&self, prefetch: u16) -> Result<Arc<Hold>, Fault> {
         let live = self.link.live(None).await.map_err(of_link)?;
         let channel = live.channel().await?;
+        let hold = Hold { channel, live };
         // For each consumer by itself: a limit for the channel is no more in RabbitMQ 4.
-        channel.basic_qos(prefetch, BasicQosOptions { global: false }).await.map_err(|e| Fault::from(&e))?;
-        Ok(Arc::new(Hold { channel, live }))
+        hold.answer(hold.channel.basic_qos(prefetch, BasicQosOptions { global: false })).await?.map_err(|e| Fault::from(&e))?;
+        Ok(Arc::new(hold))
     }
 }
 
@@ -67,8 +69,9 @@ fn of_link(error: BrokerError) -> Fault {
 /// Starts to consume.
 pub(super) async fn start(hold: Arc<Hold>, queue: Queue) -> Result<lapin::Consumer, Fault> {
     let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-    let started = hold.channel.basic_consume(queue.to_string().as_str().into(), "".into(), options, arguments).await;
-    started.map_err(|e| Fault::from(&e).at(&queue.to_string()))
+    let name = queue.to_string();
+    let started = hold.answer(hold.channel.basic_consume(name.as_str().into(), "".into(), options, arguments)).await?;
+    started.map_err(|e| Fault::from(&e).at(&name))
 }
 
 /// Stops to consume; what was on its way here goes back. What is out stays out.
@@ -76,7 +79,7 @@ pub(super) async fn retire(hold: Arc<Hold>, mut consumer: lapin::Consumer) {
     let cancel = hold.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
     match timeout(CANCEL_WAIT, cancel).await {
         Ok(Ok(())) => {
-            while let Some(Ok(message)) = consumer.next().await {
+            while let Ok(Some(Ok(message))) = hold.answer(consumer.next()).await {
                 give_back(&message.acker);
             }
         }
@@ -140,7 +143,8 @@ impl Consumer for RabbitConsumer {
         loop {
             let (hold, consumer) = self.opened().await?;
             // What is left of a lost channel cannot be settled, and comes again by the next.
-            let Some(message) = consumer.next().await.and_then(Result::ok).filter(|message| message.acker.usable()) else {
+            let come = hold.answer(consumer.next()).await.ok().flatten();
+            let Some(message) = come.and_then(Result::ok).filter(|message| message.acker.usable()) else {
                 // The channel, its connection, or the queue is gone.
                 self.open = None;
                 continue;
@@ -166,7 +170,7 @@ impl Drop for RabbitConsumer {
 pub(super) struct RabbitSubscription {
     source: Source,
     topic: Topic,
-    open: Option<(Arc<Live>, lapin::Channel, lapin::Consumer)>,
+    open: Option<(Arc<Hold>, lapin::Consumer)>,
 }
 
 impl RabbitSubscription {
@@ -176,7 +180,7 @@ impl RabbitSubscription {
         Ok(subscription)
     }
 
-    async fn opened(&mut self) -> Result<&mut lapin::Consumer, BrokerError> {
+    async fn opened(&mut self) -> Result<&mut (Arc<Hold>, lapin::Consumer), BrokerError> {
         let mut pace = Pace::new();
         while self.open.is_none() {
             match listen(&self.source, self.topic).await {
@@ -184,16 +188,19 @@ impl RabbitSubscription {
                 Err(fault) => self.source.after(fault, &mut pace).await?,
             }
         }
-        Ok(self.open.as_mut().map(|(_, _, consumer)| consumer).expect("it was opened just now"))
+        Ok(self.open.as_mut().expect("it was opened just now"))
     }
 }
 
 /// A queue of our own that goes with its connection.
-async fn listen(source: &Source, topic: Topic) -> Result<(Arc<Live>, lapin::Channel, lapin::Consumer), Fault> {
-    let live = source.link.live(None).await.map_err(of_link)?;
-    let channel = live.channel().await?;
+async fn listen(source: &Source, topic: Topic) -> Result<(Arc<Hold>, lapin::Consumer), Fault> {
+    let hold = source.channel(TOPIC_PREFETCH).await?;
+    let consumer = hold.answer(listen_on(&hold.channel, topic)).await??;
+    Ok((hold, consumer))
+}
+
+async fn listen_on(channel: &Channel, topic: Topic) -> Result<lapin::Consumer, Fault> {
     let fault = |e: lapin::Error| Fault::from(&e).at(exchange_of(topic));
-    channel.basic_qos(TOPIC_PREFETCH, BasicQosOptions { global: false }).await.map_err(fault)?;
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(TOPIC_MESSAGES));
     arguments.insert("x-overflow".into(), AMQPValue::LongString("drop-head".into()));
@@ -202,23 +209,21 @@ async fn listen(source: &Source, topic: Topic) -> Result<(Arc<Live>, lapin::Chan
     let (name, exchange) = (queue.name().clone(), exchange_of(topic).into());
     let bound = channel.queue_bind(name.clone(), exchange, "".into(), QueueBindOptions::default(), FieldTable::default());
     bound.await.map_err(fault)?;
-    let consumer =
-        channel.basic_consume(name, "".into(), BasicConsumeOptions::default(), FieldTable::default()).await.map_err(fault)?;
-    Ok((live, channel, consumer))
+    channel.basic_consume(name, "".into(), BasicConsumeOptions::default(), FieldTable::default()).await.map_err(fault)
 }
 
 #[async_trait]
 impl Subscription for RabbitSubscription {
     async fn next(&mut self) -> Option<Vec<u8>> {
         loop {
-            let consumer = match self.opened().await {
-                Ok(consumer) => consumer,
+            let (hold, consumer) = match self.opened().await {
+                Ok(open) => open,
                 Err(error) => {
                     tracing::error!(topic = exchange_of(self.topic), %error, "not listening any more");
                     return None;
                 }
             };
-            let Some(Ok(message)) = consumer.next().await else {
+            let Ok(Some(Ok(message))) = hold.answer(consumer.next()).await else {
                 self.open = None;
                 continue;
             };

@@ -1,7 +1,7 @@
 //! From a message of the server to a delivery, and from how that ends back to the server.
 
 use super::fault::Fault;
-use super::link::Live;
+use super::link::{Live, while_there};
 use super::publish::{ATTEMPT_HEADER, DUE_HEADER, Outgoing, Publisher, USER_HEADER, now_ms};
 use super::topology::{Route, TO_QUEUE, Topology};
 use crate::broker::{
@@ -33,6 +33,16 @@ pub(super) struct Hold {
     pub live: Arc<Live>,
 }
 
+impl Hold {
+    /// Waits for what comes by the channel.
+    ///
+    /// # Errors
+    /// The channel was lost before.
+    pub(super) async fn answer<T>(&self, work: impl Future<Output = T>) -> Result<T, Fault> {
+        while_there(|| self.channel.status().connected() && self.live.connection.status().connected(), work).await
+    }
+}
+
 impl Office {
     /// Makes a delivery of a message. None: it was larger than any of ours, and is a dead letter now.
     ///
@@ -55,7 +65,7 @@ impl Office {
         };
         let held = Held {
             office: self.clone(),
-            _hold: hold.clone(),
+            hold: hold.clone(),
             acker: message.acker,
             queue,
             body: body.clone(),
@@ -110,7 +120,7 @@ fn waited(properties: &BasicProperties, own: Option<&str>, now_ms: i64) -> Optio
 /// A message that is out.
 struct Held {
     office: Arc<Office>,
-    _hold: Arc<Hold>,
+    hold: Arc<Hold>,
     acker: Acker,
     queue: Queue,
     body: Vec<u8>,
@@ -120,7 +130,7 @@ struct Held {
 
 impl Held {
     async fn ack(&mut self) -> Result<(), BrokerError> {
-        match self.acker.ack(BasicAckOptions::default()).await {
+        match self.hold.answer(self.acker.ack(BasicAckOptions::default())).await.map_err(BrokerError::from)? {
             Ok(true) => {
                 self.is_settled = true;
                 Ok(())

@@ -96,8 +96,8 @@ impl Open {
                 self.answer(queues).await?;
             }
         }
-        let consumers = &mut self.consumers;
-        let (n, come) = poll_fn(|cx| {
+        let (hold, consumers) = (self.hold.clone(), &mut self.consumers);
+        let coming = poll_fn(|cx| {
             for queue in queues {
                 let Some(n) = consumers.iter().position(|(q, _)| q == queue) else { continue };
                 if let Poll::Ready(come) = Pin::new(&mut consumers[n].1).poll_next(cx) {
@@ -105,8 +105,8 @@ impl Open {
                 }
             }
             Poll::Pending
-        })
-        .await;
+        });
+        let (n, come) = hold.answer(coming).await?;
         self.came(n, come)
     }
 
@@ -166,8 +166,10 @@ impl Open {
 }
 
 async fn get(hold: Arc<Hold>, queue: Queue) -> Answer {
-    let got = hold.channel.basic_get(queue.to_string().as_str().into(), BasicGetOptions::default()).await;
-    Answer::Got(queue, got.map(|got| got.map(Box::new)).map_err(|e| Fault::from(&e).at(&queue.to_string())))
+    let name = queue.to_string();
+    let got = hold.answer(hold.channel.basic_get(name.as_str().into(), BasicGetOptions::default())).await;
+    let got = got.and_then(|got| got.map_err(|e| Fault::from(&e).at(&name)));
+    Answer::Got(queue, got.map(|got| got.map(Box::new)))
 }
 
 #[async_trait]

@@ -22,7 +22,7 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// Longest wait for all queues to be declared; a new server makes each on its disk.
 const DECLARE_WAIT: Duration = Duration::from_secs(60);
-/// How often a connection is looked at whose loss nobody told.
+/// How often a connection or a channel is looked at whose loss nobody told.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between hearing that a queue is gone and declaring it again. RabbitMQ tells the consumers of a deleted queue that it is
 /// gone, but not (seen with 3.10.8) when there is a new one of the same name by then; and they would wait for ever.
@@ -83,7 +83,8 @@ pub(super) struct Live {
 impl Live {
     /// A new channel.
     pub(super) async fn channel(&self) -> Result<Channel, Fault> {
-        self.connection.create_channel().await.map_err(|e| Fault::from(&e))
+        let is_there = || self.connection.status().connected();
+        while_there(is_there, self.connection.create_channel()).await?.map_err(|e| Fault::from(&e))
     }
 
     /// Waits until the server takes messages.
@@ -259,18 +260,9 @@ impl Keeper {
     }
 
     async fn declare_on(&self, connection: &Connection) -> Result<(), Fault> {
-        // A connection that is reset meanwhile may leave a declaration without an answer for ever.
-        let lost = async {
-            while connection.status().connected() {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        };
-        tokio::select! {
-            declared = timeout(DECLARE_WAIT, self.topology.declare(connection)) => {
-                declared.unwrap_or_else(|_| Err(Fault::Gone(format!("queues not declared within {DECLARE_WAIT:?}"))))
-            }
-            () = lost => Err(Fault::Gone("the connection was lost before all queues were declared".into())),
-        }
+        let is_there = || connection.status().connected();
+        let declared = while_there(is_there, timeout(DECLARE_WAIT, self.topology.declare(connection))).await?;
+        declared.unwrap_or_else(|_| Err(Fault::Gone(format!("queues not declared within {DECLARE_WAIT:?}"))))
     }
 
     /// Returns why the connection is no more.
@@ -307,6 +299,26 @@ impl Keeper {
             }
         }
         reason.unwrap_or_else(|| "the connection was lost".into())
+    }
+}
+
+/// Does what needs something that can be lost meanwhile, a connection or a channel. The library ends what waits on it then, but
+/// not (seen with lapin 4.12) what was asked in the very moment of the loss: that would wait for its answer for ever.
+///
+/// # Errors
+/// It was lost before the work was done.
+pub(super) async fn while_there<T>(is_there: impl Fn() -> bool, work: impl Future<Output = T>) -> Result<T, Fault> {
+    let lost = async {
+        while is_there() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        // What was told in time is told by now.
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = lost => Err(Fault::Gone("the connection was lost before there was an answer".into())),
     }
 }
 
@@ -385,6 +397,17 @@ mod tests {
         let waits: Vec<Duration> = (0..12).map(|_| pace.next_wait()).collect();
         assert!(waits[0] >= FIRST_WAIT / 2 && waits[0] <= FIRST_WAIT, "{waits:?}");
         assert!(waits[11] >= LONGEST_WAIT / 2 && waits[11] <= LONGEST_WAIT, "{waits:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_ends_what_would_wait_for_ever_but_not_what_was_told_in_time() {
+        let looks = std::cell::Cell::new(0);
+        let is_there = || looks.replace(looks.get() + 1) < 2;
+        let lost = while_there(is_there, std::future::pending::<()>()).await;
+        assert!(matches!(lost, Err(Fault::Gone(_))), "{lost:?}");
+        assert_eq!(looks.get(), 3, "looked at while it was there, and once when it no longer was");
+        assert_eq!(while_there(|| false, async { 7 }).await, Ok(7));
+        assert_eq!(while_there(|| false, tokio::task::yield_now()).await, Ok(()), "the last answer comes after the loss");
     }
 
     #[test]

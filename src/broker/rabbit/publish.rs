@@ -4,7 +4,7 @@
 //! of its channel comes next; with one at a time, that is its own.
 
 use super::fault::Fault;
-use super::link::{Link, Live, Pace};
+use super::link::{Link, Live, Pace, while_there};
 use crate::broker::BrokerError;
 use crate::observe::{Observer, Publish};
 use crate::trace::{TRACEPARENT, TraceContext};
@@ -156,6 +156,11 @@ impl Publisher {
     }
 
     async fn attempt(&self, live: &Live, message: &Outgoing<'_>) -> Result<(), Failed> {
+        let is_there = || live.connection.status().connected();
+        while_there(is_there, self.confirmed(live, message)).await.map_err(Failed::Fault)?
+    }
+
+    async fn confirmed(&self, live: &Live, message: &Outgoing<'_>) -> Result<(), Failed> {
         let fault = |e: &lapin::Error| Failed::Fault(Fault::from(e));
         let channel = self.channel(live).await.map_err(Failed::Fault)?;
         let options = BasicPublishOptions { mandatory: message.must_arrive, ..BasicPublishOptions::default() };
