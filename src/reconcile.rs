@@ -2,8 +2,8 @@
 //!
 //! The way of a job is `probe`, then its work (audio renditions and chunks), then `package`. Where content decides the
 //! ladder, there are more stages, each closed by a part that revises the plan: the chunks are analysed and a `survey`
-//! chooses what to calibrate; then `decide` says rungs and qualities; the work follows (sound, too: its segments begin where
-//! the picture's do, and those are decided); `verify` chooses what to encode once more; then comes `package`.
+//! chooses what to calibrate; then `decide` says rungs and qualities; a few chunks, the pilots, are encoded, and `adjust` sets the
+//! others right by them; the rest of the work follows (sound, too: its segments begin where the picture's do, and those are decided); `verify` chooses what to encode once more; then comes `package`.
 //!
 //! Of a stage only a window is out at any time: finishing the part at place *i* releases the one at *i + window*, so that a
 //! long film never drowns a short clip, and no state is kept but the markers.
@@ -58,8 +58,14 @@ fn groups(plan: &Plan) -> Vec<Group> {
         let parts = calibrations.iter().map(|c| PartId::Calibrate(c.chunk)).collect();
         groups.push(Group { parts, closing: PartId::Decide });
     }
-    if plan.is_decided() {
-        groups.push(Group { parts: work(plan), closing: PartId::Verify });
+    let is_pilot = |part: &PartId| matches!(part, PartId::Encode(chunk) if narrowband.pilots.contains(chunk));
+    if plan.is_decided() && !narrowband.pilots.is_empty() {
+        let parts = work(plan).into_iter().filter(is_pilot).collect();
+        groups.push(Group { parts, closing: PartId::Adjust });
+    }
+    if plan.revision() >= Revision::Adjusted {
+        let parts = work(plan).into_iter().filter(|part| !is_pilot(part)).collect();
+        groups.push(Group { parts, closing: PartId::Verify });
     }
     if plan.revision() == Revision::Verified {
         let repairs = narrowband.repairs.iter().flatten().map(|repair| PartId::Repair(repair.chunk));
@@ -192,20 +198,30 @@ mod tests {
         }
     }
 
-    /// The same where content decides: every revision of the plan, the first and the last chunk to calibrate, the last
-    /// one to repair.
-    fn narrowband(audio: usize, chunks: u32) -> [Plan; 4] {
+    /// The same where content decides: every revision of the plan, the first and the last chunk to calibrate, the one in the
+    /// middle a pilot, where there is a middle, the last one to repair.
+    fn narrowband(audio: usize, chunks: u32) -> [Plan; 5] {
         let rung = rung();
         let probe = ProbePlan { rungs: Vec::new(), crf: vec![24.0, 34.0], scored_every: 6, frames: None, halved: true };
-        let draft =
-            NarrowbandPlan { reference: rung, probe, calibrations: None, crf: Vec::new(), verified_every: None, repairs: None };
+        let draft = NarrowbandPlan {
+            reference: rung,
+            probe,
+            calibrations: None,
+            crf: Vec::new(),
+            pilots: Vec::new(),
+            adjusted: false,
+            verified_every: None,
+            repairs: None,
+        };
         let calibration = |chunk| CalibrationPlan { chunk, weight: 0.5, frames: 24, rungs: Vec::new(), crf: Vec::new() };
         let calibrations = BTreeSet::from([0, chunks - 1]).into_iter().map(calibration).collect();
         let surveyed = NarrowbandPlan { calibrations: Some(calibrations), ..draft.clone() };
-        let decided = NarrowbandPlan { crf: vec![vec![27.5]; chunks as usize], ..surveyed.clone() };
+        let pilots = Vec::from_iter((chunks > 1).then_some(chunks / 2));
+        let decided = NarrowbandPlan { crf: vec![vec![27.5]; chunks as usize], pilots, ..surveyed.clone() };
+        let adjusted = NarrowbandPlan { adjusted: true, ..decided.clone() };
         let repairs = Some(vec![RepairPlan { chunk: chunks - 1, crf: 22.0 }]);
-        let verified = NarrowbandPlan { repairs, ..decided.clone() };
-        [draft, surveyed, decided, verified].map(|narrowband| {
+        let verified = NarrowbandPlan { repairs, ..adjusted.clone() };
+        [draft, surveyed, decided, adjusted, verified].map(|narrowband| {
             let mut plan = plan(audio, chunks);
             plan.video.as_mut().unwrap().narrowband = Some(narrowband);
             plan
@@ -251,8 +267,8 @@ mod tests {
 
     #[test]
     fn where_content_decides_each_stage_waits_for_the_one_before() {
-        use PartId::{Analyse, Audio, Calibrate, Decide, Encode, Package, Probe, Repair, Survey, Verify};
-        let [draft, surveyed, decided, verified] = narrowband(1, 3);
+        use PartId::{Adjust, Analyse, Audio, Calibrate, Decide, Encode, Package, Probe, Repair, Survey, Verify};
+        let [draft, surveyed, decided, adjusted, verified] = narrowband(1, 3);
         let of = |plan: &Plan, parts: &[PartId], finished| reconcile(Some(plan), &done(parts), finished, 2);
         assert_eq!(of(&draft, &[Probe], Some(Probe)), Step::Publish(vec![Analyse(0), Analyse(1)]));
         assert_eq!(of(&draft, &[Probe, Analyse(0)], Some(Analyse(0))), Step::Publish(vec![Analyse(2)]));
@@ -266,10 +282,15 @@ mod tests {
         all.extend([Calibrate(0), Calibrate(2)]);
         assert_eq!(of(&surveyed, &all, Some(Calibrate(0))), Step::Publish(vec![Decide]));
         all.push(Decide);
-        assert_eq!(of(&decided, &all, Some(Decide)), Step::Publish(vec![Audio(0), Encode(0)]));
+        assert_eq!(of(&decided, &all, Some(Decide)), Step::Publish(vec![Encode(1)]), "the pilot");
         assert_eq!(of(&decided, &all, Some(Analyse(2))), Step::Wait, "a late duplicate");
-        all.extend([Audio(0), Encode(0), Encode(1), Encode(2)]);
-        assert_eq!(of(&decided, &all, Some(Encode(2))), Step::Publish(vec![Verify]));
+        all.push(Encode(1));
+        assert_eq!(of(&decided, &all, Some(Encode(1))), Step::Publish(vec![Adjust]));
+        all.push(Adjust);
+        assert_eq!(of(&adjusted, &all, Some(Adjust)), Step::Publish(vec![Audio(0), Encode(0)]));
+        assert_eq!(of(&adjusted, &all, Some(Encode(1))), Step::Wait, "the pilot once more");
+        all.extend([Audio(0), Encode(0), Encode(2)]);
+        assert_eq!(of(&adjusted, &all, Some(Encode(2))), Step::Publish(vec![Verify]));
         all.push(Verify);
         assert_eq!(of(&verified, &all, Some(Verify)), Step::Publish(vec![Repair(2)]));
         all.push(Repair(2));
@@ -277,6 +298,22 @@ mod tests {
         all.push(Package);
         assert_eq!(of(&verified, &all, Some(Package)), Step::Finish);
         assert_eq!(released_by(&draft, Audio(0), 2), None, "of a draft no chunk can be encoded");
+    }
+
+    #[test]
+    fn pilots_work_by_the_plan_that_was_decided_and_all_others_by_what_pilots_said() {
+        use PartId::{Adjust, Audio, Encode, Repair, Verify};
+        let [.., decided, adjusted, _] = narrowband(1, 3);
+        let by = |plan: &Plan| [Encode(1), Adjust, Encode(0), Audio(0), Verify, Repair(2)].map(|part| plan.works_by(part));
+        let (first, then) = ([Revision::Decided; 2], [Revision::Adjusted; 3]);
+        assert_eq!(by(&decided).to_vec(), [&first[..], &then, &[Revision::Verified]].concat());
+        assert_eq!(by(&adjusted), by(&decided));
+        assert_eq!((decided.revision(), adjusted.revision()), (Revision::Decided, Revision::Adjusted));
+        let [.., without, _, _] = narrowband(1, 1);
+        assert_eq!(without.revision(), Revision::Adjusted, "without pilots there is nothing to set right");
+        let all = [&[PartId::Probe, PartId::Analyse(0), PartId::Survey, PartId::Calibrate(0), PartId::Decide][..]].concat();
+        let next = reconcile(Some(&without), &done(&all), Some(PartId::Decide), 2);
+        assert_eq!(next, Step::Publish(vec![Audio(0), Encode(0)]));
     }
 
     #[test]
@@ -301,8 +338,8 @@ mod tests {
 
     /// The revision of the plan that the markers say there is.
     fn known<'p>(plans: &'p [Plan], markers: &BTreeSet<PartId>) -> &'p Plan {
-        let revised = markers.iter().filter(|part| part.revises().is_some()).count();
-        &plans[revised.min(plans.len() - 1)]
+        let revised = markers.iter().filter_map(|part| part.revises()).max();
+        &plans[revised.map_or(0, |revision| revision as usize).min(plans.len() - 1)]
     }
 
     proptest! {
@@ -327,7 +364,7 @@ mod tests {
                 let after = if queue.is_empty() { None } else { Some(queue.swap_remove(pick % queue.len())) };
                 if let Some(part) = after {
                     prop_assert!(before(last, part).iter().all(|part| markers.contains(part)), "{} too early", part);
-                    let is_known = known(&plans, &markers).revision() >= part.works_by();
+                    let is_known = known(&plans, &markers).revision() >= last.works_by(part);
                     prop_assert!(is_known, "{} before its plan", part);
                     markers.insert(part);
                     // Delivered twice.

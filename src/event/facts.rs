@@ -297,7 +297,7 @@ impl Stage {
         match part {
             PartId::Probe => Stage::Probe,
             PartId::Analyse(_) | PartId::Survey | PartId::Calibrate(_) | PartId::Decide => Stage::Analyse,
-            PartId::Encode(_) | PartId::Audio(_) => Stage::Encode,
+            PartId::Encode(_) | PartId::Audio(_) | PartId::Adjust => Stage::Encode,
             PartId::Verify | PartId::Repair(_) => Stage::Verify,
             PartId::Package => Stage::Package,
         }

@@ -113,7 +113,7 @@ mod tests {
     fn each_part_and_each_attempt_is_new_once_also_after_it_was_written_and_read() {
         let mut seen = Seen::default();
         let early = [PartId::Probe, PartId::Analyse(0), PartId::Survey, PartId::Calibrate(2), PartId::Decide];
-        let late = [PartId::Audio(0), PartId::Verify, PartId::Repair(9), PartId::Package];
+        let late = [PartId::Audio(0), PartId::Adjust, PartId::Verify, PartId::Repair(9), PartId::Package];
         let parts = [&early[..], &[PartId::Encode(0), PartId::Encode(6_001)], &late].concat();
         let facts: Vec<Fact> = parts.iter().flat_map(|part| [done(*part), failed(*part, 1), failed(*part, 2)]).collect();
         assert!(facts.iter().all(|fact| seen.admit(fact)));

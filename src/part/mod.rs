@@ -118,7 +118,7 @@ async fn do_and_mark(
 
 async fn work(tools: &Tools, accepted: &Accepted, class: Class, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let part = attempt.part;
-    let planned = || tools.planned(accepted, part.works_by());
+    let planned = || tools.planned_for(accepted, part);
     match part {
         PartId::Probe => probe::run(tools, accepted, attempt).await,
         PartId::Analyse(chunk) => analyse::run(tools, &*planned().await?, chunk, attempt).await,
@@ -126,7 +126,9 @@ async fn work(tools: &Tools, accepted: &Accepted, class: Class, attempt: &mut At
         PartId::Encode(chunk) => encode::run(tools, &*planned().await?, chunk, attempt).await,
         PartId::Repair(chunk) => encode::repair(tools, &*planned().await?, chunk, attempt).await,
         PartId::Audio(rendition) => audio::run(tools, &*planned().await?, rendition, attempt).await,
-        PartId::Survey | PartId::Decide | PartId::Verify => revise::run(tools, &*planned().await?, attempt).await,
+        PartId::Survey | PartId::Decide | PartId::Adjust | PartId::Verify => {
+            revise::run(tools, &*planned().await?, attempt).await
+        }
         PartId::Package => package::run(tools, &*planned().await?, class, attempt).await,
     }
 }

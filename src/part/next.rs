@@ -16,7 +16,10 @@ use crate::reconcile::{self, Step, classes, stages};
 
 /// Publishes what follows from `part` being done in class `made_in`.
 pub(super) async fn after(tools: &Tools, accepted: &Accepted, part: PartId, made_in: Class) -> Result<(), PartError> {
-    let planned = tools.planned(accepted, part.revises().unwrap_or(part.works_by())).await?;
+    let planned = match part.revises() {
+        Some(revision) => tools.planned(accepted, revision).await?,
+        None => tools.planned_for(accepted, part).await?,
+    };
     let class = tools.class(accepted).await?;
     if part.class(class) != made_in {
         // The job fell back meanwhile, and whoever wrote that asked for what it needs.

@@ -39,7 +39,12 @@ async fn assemble(tools: &Tools, planned: &Planned, class: Class, attempt: &mut 
     let started = Instant::now();
     let all = markers::all(tools, planned.id(), class).await?;
     let mut usage = metered::of(Some(&planned.plan), planned.accepted.source.bytes, &all);
-    let of_stage = |stage| all.iter().filter(move |marker| Stage::of(marker.part) == stage).cloned().collect::<Vec<Marker>>();
+    let of_stage = |stage| {
+        all.iter()
+            .filter(move |marker| Stage::of(marker.part) == stage && marker.part != PartId::Adjust)
+            .cloned()
+            .collect::<Vec<Marker>>()
+    };
     let (mut markers, repairs) = (of_stage(Stage::Encode), of_stage(Stage::Verify));
     let mut superseded = repair(&mut markers, &repairs);
     let title = package::join(&planned.plan, &markers).map_err(|e| seam(&e, class))?;

@@ -51,7 +51,7 @@ pub async fn look(tools: &Tools, accepted: &Accepted) -> Result<Found, PartError
         }
         Err(e) => return Err(e),
     };
-    for part in [PartId::Survey, PartId::Decide, PartId::Verify] {
+    for part in [PartId::Survey, PartId::Decide, PartId::Adjust, PartId::Verify] {
         // What was decided is gone, if it was.
         if part.revises().is_some_and(|revision| planned.plan.revision() < revision) {
             work.delete(&Key::marker(id, part)).await?;

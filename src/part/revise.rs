@@ -1,4 +1,4 @@
-//! The parts `survey`, `decide` and `verify`: from what the parts before them found to the next revision of the plan. They
+//! The parts `survey`, `decide`, `adjust` and `verify`: from what the parts before them found to the next revision of the plan. They
 //! run no child.
 //!
 //! A revision stays: a second attempt finds the plan by which others may be working already, and leaves it.
@@ -50,9 +50,10 @@ async fn write(tools: &Tools, planned: &Planned, revision: Revision, part: PartI
         Revision::Draft => return Err(PartError::Poison("a draft is no revision".into())),
         Revision::Surveyed => plan::surveyed(plan, probe, preset, &found.analyses),
         Revision::Decided => plan::decided(plan, probe, preset, &found.analyses, &found.calibrations),
-        Revision::Verified => {
+        Revision::Adjusted | Revision::Verified => {
             let decided = Revised { plan: plan.clone(), grounds: planned.grounds.clone() };
-            plan::verified(&decided, probe, preset, &found.encodes)
+            let revise = if revision == Revision::Adjusted { plan::adjusted } else { plan::verified };
+            revise(&decided, probe, preset, &found.encodes)
         }
     };
     let revised = revised.map_err(|e| match e {
@@ -60,16 +61,19 @@ async fn write(tools: &Tools, planned: &Planned, revision: Revision, part: PartI
         PlanError::Media(message) => PartError::reject(Cause::Media, message),
     })?;
     tools.stores.work().put_json(&Key::revision(id, revision), &revised).await?;
-    if revision == Revision::Verified {
-        judge(tools, planned, &found);
+    match (revision, planned.plan.narrowband()) {
+        (Revision::Adjusted, Some(narrowband)) => judge(tools, planned, &found, |chunk| narrowband.pilots.contains(&chunk)),
+        // What pilots were planned to be worth is no longer in the plan.
+        (Revision::Verified, Some(narrowband)) => judge(tools, planned, &found, |chunk| !narrowband.pilots.contains(&chunk)),
+        _ => {}
     }
     Ok(())
 }
 
 /// Says what the top rung was planned to be worth in each chunk, and what it is, before anything is repaired.
-fn judge(tools: &Tools, planned: &Planned, found: &Found) {
+fn judge(tools: &Tools, planned: &Planned, found: &Found, is_asked: impl Fn(u32) -> bool) {
     let Some(top) = planned.grounds.as_ref().and_then(|grounds| grounds.decision.rungs.first()) else { return };
-    for report in &found.encodes {
+    for report in found.encodes.iter().filter(|report| is_asked(report.chunk)) {
         if let (Some(chunk), Some(measured)) = (top.chunks.get(report.chunk as usize), &report.measured) {
             let (preset, measured) = (planned.accepted.job.preset.as_str(), measured.vmaf_neg);
             tools.observer.judged(&Judged { preset, height: top.height, planned: chunk.predicted_vmaf, measured });

@@ -210,6 +210,16 @@ impl Tools {
         Ok(planned)
     }
 
+    /// The plan that a part works by.
+    ///
+    /// # Errors
+    /// As [`Tools::planned`].
+    pub(super) async fn planned_for(&self, accepted: &Accepted, part: PartId) -> Result<Arc<Planned>, PartError> {
+        let planned = self.planned(accepted, part.works_by()).await?;
+        let least = planned.plan.works_by(part);
+        if planned.plan.revision() >= least { Ok(planned) } else { self.planned(accepted, least).await }
+    }
+
     fn remembered<T>(&self, with: impl FnOnce(&mut VecDeque<Arc<Planned>>) -> T) -> T {
         with(&mut self.planned.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }

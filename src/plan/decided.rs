@@ -7,6 +7,7 @@ use super::narrowband::calibrate::{CalibrationTask, calibrations};
 use super::narrowband::decide::RungDecision;
 use super::narrowband::facts::steady;
 use super::narrowband::grid::{GridMode, GridRules, Misfit, SceneCut, SnappedGrid, snap};
+use super::narrowband::pilot::{self, Adjustment};
 use super::narrowband::preset::{Effort, NarrowbandRules};
 use super::narrowband::repair::{self, MeasuredChunk, Repairs};
 use super::narrowband::rules::AllocationRules;
@@ -39,6 +40,9 @@ pub struct Grounds {
     pub grid: GridSummary,
     /// Encodes with the final settings by which the curves were bent.
     pub calibration: Vec<CalibrationPoint>,
+    /// What the chunks said that were encoded first, and what followed for the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adjustment: Option<Adjustment>,
     /// What was measured of the top rung, and what follows from it; from the verified revision on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repairs: Option<Repairs>,
@@ -176,12 +180,16 @@ pub fn decided(
     check_sizes(&all, rules)?;
     let of_chunk = |chunk: usize| -> Vec<f64> { decision.rungs.iter().map(|rung| rung.chunks[chunk].crf).collect() };
     let crf = (0..video.chunks.len()).map(of_chunk).collect();
+    // Where the top rung is not measured nobody tells.
+    let measured = planned.verified_every.is_some() && rungs.first().is_some();
+    let pilots = if measured { pilot::pilots(&title.chunks, &decision.fits, &wanted.decision) } else { Vec::new() };
+    let pilots = pilots.into_iter().map(|chunk| chunk as u32).collect();
     let video = VideoPlan {
         reorder_delay: reorder_delay(stream, &all, video.frame_duration, video.ticks_per_tick),
         rungs,
         chunks: snapped.chunks,
         filters: Filters { enhance: enhance(wanted, &reports), ..video.filters.clone() },
-        narrowband: Some(NarrowbandPlan { crf, ..planned.clone() }),
+        narrowband: Some(NarrowbandPlan { crf, pilots, ..planned.clone() }),
         ..video.clone()
     };
     // Sound begins its segments where the picture does. What there is to say of it was said of the draft.
@@ -195,7 +203,7 @@ pub fn decided(
         segments_off_cuts: snapped.segments_off_cuts,
         misfits: snapped.misfits,
     };
-    let grounds = Grounds { decision, grid, calibration: title.calibration, repairs: None };
+    let grounds = Grounds { decision, grid, calibration: title.calibration, adjustment: None, repairs: None };
     Ok(Revised { plan: Plan { audio, notes, ..basis.revised(video) }, grounds: Some(grounds) })
 }
 
@@ -232,26 +240,59 @@ fn calibration(video: &VideoPlan, planned: &NarrowbandPlan, reports: &[Calibrate
     planned.calibrations.iter().flatten().filter_map(of_plan).flatten().collect()
 }
 
+/// Sets the qualities of the other chunks right by the pilots. The same arguments give the same plan, in whatever order the reports
+/// come; where nothing was measured all stays as it is.
+///
+/// # Errors
+/// Plan, probe and preset do not belong together, or nothing was decided.
+pub fn adjusted(decided: &Revised, probe: &Probe, preset: &Preset, encoded: &[EncodeReport]) -> Result<Revised, PlanError> {
+    let basis = Basis::new(&decided.plan, probe, preset)?;
+    let grounds = decided.grounds.as_ref().ok_or_else(undecided)?;
+    let weights_us = weights_us(basis.video);
+    let mut measured = measured(encoded, &weights_us);
+    measured.retain(|measured| basis.planned.pilots.contains(&(measured.chunk as u32)));
+    let found = pilot::adjust(&grounds.decision, &weights_us, &measured, &basis.wanted.decision);
+    let (mut planned, mut grounds) = (NarrowbandPlan { adjusted: true, ..basis.planned.clone() }, grounds.clone());
+    if let Some((decision, adjustment)) = found {
+        let top = decision.rungs.first().map_or(&[][..], |top| &top.chunks);
+        for (crf, chunk) in planned.crf.iter_mut().zip(top) {
+            crf.iter_mut().take(1).for_each(|of_top| *of_top = chunk.crf);
+        }
+        grounds = Grounds { decision, adjustment: Some(adjustment), ..grounds };
+    }
+    let video = VideoPlan { narrowband: Some(planned), ..basis.video.clone() };
+    Ok(Revised { plan: basis.revised(video), grounds: Some(grounds) })
+}
+
+fn undecided() -> PlanError {
+    PlanError::Preset("nothing was decided that could be verified".into())
+}
+
+/// How long each chunk lasts, microseconds.
+fn weights_us(video: &VideoPlan) -> Vec<u64> {
+    let of_chunk = |chunk| (seconds(video.chunk_ticks(chunk).max(1), video.source_base) * 1e6) as u64;
+    (0..video.chunks.len()).map(of_chunk).collect()
+}
+
+/// What was measured of the top rung.
+fn measured(encoded: &[EncodeReport], weights_us: &[u64]) -> Vec<MeasuredChunk> {
+    let of_chunk = |report: &EncodeReport| {
+        let weight_us = *weights_us.get(report.chunk as usize)?;
+        let kbps = report.rungs.first().map(|rung| rung.bytes as f64 * 8e3 / weight_us.max(1) as f64);
+        Some(MeasuredChunk { chunk: report.chunk as usize, vmaf: report.measured.as_ref()?.vmaf_neg, kbps })
+    };
+    encoded.iter().filter_map(of_chunk).collect()
+}
+
 /// Chooses what to encode once more. The same arguments give the same plan, in whatever order the reports come.
 ///
 /// # Errors
 /// Plan, probe and preset do not belong together, or nothing was decided.
 pub fn verified(decided: &Revised, probe: &Probe, preset: &Preset, encoded: &[EncodeReport]) -> Result<Revised, PlanError> {
     let basis = Basis::new(&decided.plan, probe, preset)?;
-    let undecided = || PlanError::Preset("nothing was decided that could be verified".into());
     let grounds = decided.grounds.as_ref().ok_or_else(undecided)?;
-    let weights_us: Vec<u64> = (0..basis.video.chunks.len())
-        .map(|chunk| {
-            let ticks = basis.video.chunk_ticks(chunk).max(1);
-            (seconds(ticks, basis.video.source_base) * 1e6) as u64
-        })
-        .collect();
-    let of_chunk = |report: &EncodeReport| {
-        let weight_us = *weights_us.get(report.chunk as usize)?;
-        let kbps = report.rungs.first().map(|rung| rung.bytes as f64 * 8e3 / weight_us.max(1) as f64);
-        Some(MeasuredChunk { chunk: report.chunk as usize, vmaf: report.measured.as_ref()?.vmaf_neg, kbps })
-    };
-    let measured: Vec<MeasuredChunk> = encoded.iter().filter_map(of_chunk).collect();
+    let weights_us = weights_us(basis.video);
+    let measured = measured(encoded, &weights_us);
     let repairs = repair::repairs(&grounds.decision, &weights_us, &measured, basis.beside(), &basis.wanted.decision);
     let planned = repairs.chunks.iter().map(|repair| RepairPlan { chunk: repair.chunk as u32, crf: repair.crf }).collect();
     let narrowband = Some(NarrowbandPlan { repairs: Some(planned), ..basis.planned.clone() });

@@ -355,6 +355,8 @@ fn draft(stream: &VideoStream, rules: &VideoRules, wanted: &NarrowbandRules) -> 
         probe: probes(stream, rules, wanted),
         calibrations: None,
         crf: Vec::new(),
+        pilots: Vec::new(),
+        adjusted: false,
         verified_every: wanted.verified_every(),
         repairs: None,
     }

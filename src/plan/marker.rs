@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// One unit of queue work. Written `probe`, `analyse/00012`, `survey`, `calibrate/00012`, `decide`, `encode/00012`,
-/// `audio/00000`, `verify`, `repair/00012`, `package`.
+/// `audio/00000`, `adjust`, `verify`, `repair/00012`, `package`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum PartId {
@@ -26,6 +26,8 @@ pub enum PartId {
     Encode(u32),
     /// One audio rendition over the whole source.
     Audio(u32),
+    /// Qualities of the other chunks, by what was measured of those encoded first.
+    Adjust,
     /// What to encode once more, by what was measured of the top rung.
     Verify,
     /// The top rung of one chunk, once more.
@@ -44,6 +46,7 @@ impl PartId {
             PartId::Decide => "decide",
             PartId::Encode(_) => "encode",
             PartId::Audio(_) => "audio",
+            PartId::Adjust => "adjust",
             PartId::Verify => "verify",
             PartId::Repair(_) => "repair",
             PartId::Package => "package",
@@ -54,7 +57,7 @@ impl PartId {
     pub fn number(self) -> Option<u32> {
         match self {
             PartId::Analyse(n) | PartId::Calibrate(n) | PartId::Encode(n) | PartId::Audio(n) | PartId::Repair(n) => Some(n),
-            PartId::Probe | PartId::Survey | PartId::Decide | PartId::Verify | PartId::Package => None,
+            PartId::Probe | PartId::Survey | PartId::Decide | PartId::Adjust | PartId::Verify | PartId::Package => None,
         }
     }
 
@@ -73,17 +76,19 @@ impl PartId {
         match self {
             PartId::Survey => Some(Revision::Surveyed),
             PartId::Decide => Some(Revision::Decided),
+            PartId::Adjust => Some(Revision::Adjusted),
             PartId::Verify => Some(Revision::Verified),
             _ => None,
         }
     }
 
-    /// The revision of the plan that the part works by.
+    /// The revision of the plan that the part works by at least; which chunks are pilots the plan knows ([`super::Plan::works_by`]).
     pub fn works_by(self) -> Revision {
         match self {
             PartId::Probe | PartId::Analyse(_) | PartId::Survey => Revision::Draft,
             PartId::Calibrate(_) | PartId::Decide => Revision::Surveyed,
-            PartId::Encode(_) | PartId::Audio(_) | PartId::Verify => Revision::Decided,
+            PartId::Encode(_) | PartId::Audio(_) | PartId::Adjust => Revision::Decided,
+            PartId::Verify => Revision::Adjusted,
             PartId::Repair(_) | PartId::Package => Revision::Verified,
         }
     }
@@ -107,6 +112,7 @@ impl FromStr for PartId {
             None if text == "probe" => Ok(PartId::Probe),
             None if text == "survey" => Ok(PartId::Survey),
             None if text == "decide" => Ok(PartId::Decide),
+            None if text == "adjust" => Ok(PartId::Adjust),
             None if text == "verify" => Ok(PartId::Verify),
             None if text == "package" => Ok(PartId::Package),
             Some(("analyse", n)) => number(n).map(PartId::Analyse),
@@ -183,7 +189,7 @@ pub enum PartResult {
 mod tests {
     use super::*;
 
-    const PARTS: [PartId; 10] = [
+    const PARTS: [PartId; 11] = [
         PartId::Probe,
         PartId::Analyse(7),
         PartId::Survey,
@@ -191,6 +197,7 @@ mod tests {
         PartId::Decide,
         PartId::Encode(12),
         PartId::Audio(0),
+        PartId::Adjust,
         PartId::Verify,
         PartId::Repair(5),
         PartId::Package,

@@ -16,13 +16,14 @@ pub mod pixel;
 pub mod preset;
 pub mod time;
 
-pub use decided::{Grounds, Revised, decided, surveyed, verified};
+pub use decided::{Grounds, Revised, adjusted, decided, surveyed, verified};
 pub use device::on_device;
 pub use make::{PlanError, analyse_task, audio_task, calibrate_task, encode_task, make, repair_task};
 
 use crate::job::{Class, OnDamage};
 use crate::probe::Clock;
 use interest::Region;
+use marker::PartId;
 use preset::{DamageRules, Packaging};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -95,6 +96,12 @@ pub struct NarrowbandPlan {
     /// For each chunk, in order, the CRF of each rung; empty until that is decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crf: Vec<Vec<f64>>,
+    /// Chunks that are encoded before the others, which are set right by them; none: nothing is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pilots: Vec<u32>,
+    /// They were.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adjusted: bool,
     /// One picture in so many of the top rung is scored; absent: none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_every: Option<u32>,
@@ -130,21 +137,24 @@ pub enum Revision {
     Draft,
     /// The calibrations are chosen.
     Surveyed,
-    /// Rungs and qualities are decided.
+    /// Rungs and qualities are decided; those that are to be set right by pilots, of the pilots.
     Decided,
+    /// And of all chunks.
+    Adjusted,
     /// The top rung was measured, and its repairs are chosen.
     Verified,
 }
 
 impl Revision {
     /// The revisions that a plan may come to, latest first.
-    pub const LATER: [Revision; 3] = [Revision::Verified, Revision::Decided, Revision::Surveyed];
+    pub const LATER: [Revision; 4] = [Revision::Verified, Revision::Adjusted, Revision::Decided, Revision::Surveyed];
 
     pub fn name(self) -> &'static str {
         match self {
             Revision::Draft => "draft",
             Revision::Surveyed => "surveyed",
             Revision::Decided => "decided",
+            Revision::Adjusted => "adjusted",
             Revision::Verified => "verified",
         }
     }
@@ -173,8 +183,20 @@ impl Plan {
         match self.narrowband() {
             Some(NarrowbandPlan { calibrations: None, .. }) => Revision::Draft,
             Some(NarrowbandPlan { crf, .. }) if crf.is_empty() => Revision::Surveyed,
-            Some(NarrowbandPlan { repairs: None, .. }) => Revision::Decided,
+            Some(NarrowbandPlan { pilots, adjusted: false, .. }) if !pilots.is_empty() => Revision::Decided,
+            // Without pilots there is nothing to set right.
+            Some(NarrowbandPlan { repairs: None, .. }) => Revision::Adjusted,
             Some(_) | None => Revision::Verified,
+        }
+    }
+
+    /// The revision of this plan that a part works by: pilots by the first in which chunks can be encoded.
+    pub fn works_by(&self, part: PartId) -> Revision {
+        let is_pilot = |chunk: u32| self.narrowband().is_some_and(|narrowband| narrowband.pilots.contains(&chunk));
+        match part {
+            PartId::Encode(chunk) if is_pilot(chunk) => Revision::Decided,
+            PartId::Encode(_) | PartId::Audio(_) => Revision::Adjusted,
+            part => part.works_by(),
         }
     }
 

@@ -56,7 +56,8 @@ fn verify_started(plan: &Plan) -> Fact {
 
 fn encode_started(plan: &Plan) -> Fact {
     let frames = plan.video.as_ref().map_or(0, |v| v.expected_frames * v.rungs.len() as u64);
-    let parts = super::work(plan).len() as u64;
+    let adjusts = plan.narrowband().is_some_and(|narrowband| !narrowband.pilots.is_empty());
+    let parts = super::work(plan).len() as u64 + u64::from(adjusts);
     Fact::StageStarted { stage: Stage::Encode, parts, frames, media_s: media_s(plan) }
 }
 

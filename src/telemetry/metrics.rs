@@ -44,7 +44,7 @@ const ENCODERS: [&str; 9] =
 /// What is asked of stores.
 const OPERATIONS: [&str; 7] = ["get", "stat", "list", "put", "upload", "delete", "read"];
 /// Parts and tasks of which there is a series from the start: a rate cannot see the first of something.
-const PARTS: [PartId; 10] = [
+const PARTS: [PartId; 11] = [
     PartId::Probe,
     PartId::Analyse(0),
     PartId::Survey,
@@ -52,6 +52,7 @@ const PARTS: [PartId; 10] = [
     PartId::Decide,
     PartId::Encode(0),
     PartId::Audio(0),
+    PartId::Adjust,
     PartId::Verify,
     PartId::Repair(0),
     PartId::Package,

@@ -250,12 +250,9 @@ fn calibration_bends_what_is_decided_and_stays_in_the_grounds() {
     assert_eq!(without, plain, "without the same pictures by the probes' settings a calibration says nothing");
 }
 
-#[test]
-fn a_top_rung_that_missed_is_encoded_once_more_alone_and_only_then() {
-    let (probe, preset, draft) = drafted("narrowband-h265", Vec::new());
-    let plan = decide_by(&draft, &probe, &preset, &reports(&draft)).unwrap();
-    let top = &grounds(&plan).decision.rungs[0];
-    let encoded = |chunk: u32, vmaf_neg: f64| EncodeReport {
+/// A chunk whose top rung was measured.
+fn encoded(chunk: u32, vmaf_neg: f64) -> EncodeReport {
+    EncodeReport {
         chunk,
         frames: 1,
         first_time: Some(0),
@@ -267,7 +264,43 @@ fn a_top_rung_that_missed_is_encoded_once_more_alone_and_only_then() {
         rungs: Vec::new(),
         measured: Some(Measured { vmaf_neg, scores: vec![vmaf_neg], scored_every: 12, cpu_s: 0.0 }),
         unmeasured: None,
-    };
+    }
+}
+
+#[test]
+fn the_top_rung_of_all_chunks_but_the_pilots_is_set_right_by_them() {
+    let (probe, preset, draft) = drafted("narrowband-h265", Vec::new());
+    let plan = decide_by(&draft, &probe, &preset, &reports(&draft)).unwrap();
+    let narrowband = |revised: &Revised| video(&revised.plan).narrowband.clone().unwrap();
+    let pilots = narrowband(&plan).pilots;
+    assert_eq!((plan.plan.revision(), pilots.len()), (Revision::Decided, 2), "of four chunks");
+    let planned = |chunk: u32| grounds(&plan).decision.rungs[0].chunks[chunk as usize].predicted_vmaf;
+    let came_out = |by: f64| pilots.iter().map(|chunk| encoded(*chunk, planned(*chunk) + by)).collect::<Vec<EncodeReport>>();
+    let mut reports = came_out(-2.0);
+    let better = adjusted(&plan, &probe, &preset, &reports).unwrap();
+    assert_eq!(better.plan.revision(), Revision::Adjusted);
+    for (chunk, (before, after)) in narrowband(&plan).crf.iter().zip(&narrowband(&better).crf).enumerate() {
+        let is_pilot = pilots.contains(&(chunk as u32));
+        assert!(if is_pilot { after[0] == before[0] } else { after[0] < before[0] }, "{chunk}: {before:?} {after:?}");
+        assert_eq!((before[1..].to_vec(), after[0]), (after[1..].to_vec(), grounds(&better).decision.rungs[0].chunks[chunk].crf));
+    }
+    // Others than pilots are not there yet, and if they are: they were encoded by this plan.
+    reports.push(encoded((0..4).find(|chunk| !pilots.contains(chunk)).unwrap(), 50.0));
+    reports.reverse();
+    assert_eq!(adjusted(&plan, &probe, &preset, &reports).unwrap(), better);
+    assert_eq!(serde_json::from_str::<Revised>(&serde_json::to_string(&better).unwrap()).unwrap(), better);
+    // Nothing measured, nothing moved; and nobody waits for what does not come.
+    let same = adjusted(&plan, &probe, &preset, &[]).unwrap();
+    assert_eq!((same.plan.revision(), narrowband(&same).crf), (Revision::Adjusted, narrowband(&plan).crf));
+    assert_eq!(grounds(&same).adjustment, None);
+}
+
+#[test]
+fn a_top_rung_that_missed_is_encoded_once_more_alone_and_only_then() {
+    let (probe, preset, draft) = drafted("narrowband-h265", Vec::new());
+    let plan = decide_by(&draft, &probe, &preset, &reports(&draft)).unwrap();
+    let plan = adjusted(&plan, &probe, &preset, &[]).unwrap();
+    let top = &grounds(&plan).decision.rungs[0];
     let as_planned: Vec<EncodeReport> = top.chunks.iter().zip(0..).map(|(chunk, n)| encoded(n, chunk.predicted_vmaf)).collect();
     let all_well = verified(&plan, &probe, &preset, &as_planned).unwrap().plan;
     assert_eq!((all_well.revision(), repair_task(&all_well, &probe, 1, 1)), (Revision::Verified, None));

@@ -24,6 +24,7 @@ pub mod facts;
 pub mod grid;
 pub mod hull;
 pub mod ladder;
+pub mod pilot;
 pub mod preset;
 pub mod prior;
 pub mod repair;

@@ -1,6 +1,7 @@
 //! What a narrowband preset asks for.
 
 use super::super::preset::VideoCodec;
+use super::pilot::PilotRules;
 use super::repair::RepairRules;
 use super::stratify::CalibrationRules;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,7 @@ pub struct Rules {
     pub least_gain_per_doubling_vmaf: f64,
     pub calibration: CalibrationRules,
     pub allocation: AllocationRules,
+    pub pilots: PilotRules,
     pub repair: RepairRules,
 }
 
@@ -52,6 +54,7 @@ impl Default for Rules {
             least_gain_per_doubling_vmaf: 1.0,
             calibration: CalibrationRules::default(),
             allocation: AllocationRules::default(),
+            pilots: PilotRules::default(),
             repair: RepairRules::default(),
         }
     }

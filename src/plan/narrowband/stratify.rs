@@ -61,14 +61,20 @@ pub struct Stratum {
 
 /// The chunks to calibrate, in order of index; all weights together are 1.
 pub fn stratify(chunks: &[ChunkFacts], fits: &[FittedCurve], rules: &CalibrationRules) -> Vec<Stratum> {
+    let frames: u64 = chunks.iter().map(|chunk| chunk.frames).sum();
+    let wanted = (frames as f64 * rules.share / rules.beginning(frames) as f64).round() as usize;
+    strata(chunks, fits, wanted.max(LEAST_CALIBRATIONS).min(rules.most.max(1)), rules.least_frames)
+}
+
+/// So many chunks of all kinds, or as many as there are; of those with fewer frames than `least_frames` only where no other is
+/// sound. In order of index.
+pub fn strata(chunks: &[ChunkFacts], fits: &[FittedCurve], count: usize, least_frames: u64) -> Vec<Stratum> {
     let line = by_complexity(chunks, fits);
-    let askable = |n: usize| chunks[n].frames >= rules.least_frames && fits[n].is_measured();
+    let askable = |n: usize| chunks[n].frames >= least_frames && fits[n].is_measured();
     // Where no chunk is sound the others must do.
     let any_sound = line.iter().any(|place| askable(place.chunk));
     let asked: Vec<&Place> = line.iter().filter(|place| !any_sound || askable(place.chunk)).collect();
-    let frames: u64 = chunks.iter().map(|chunk| chunk.frames).sum();
-    let wanted = (frames as f64 * rules.share / rules.beginning(frames) as f64).round() as usize;
-    let count = wanted.max(LEAST_CALIBRATIONS).min(rules.most.max(1)).min(asked.len());
+    let count = count.min(asked.len());
     let mut strata: Vec<Stratum> = Vec::with_capacity(count);
     for n in 0..count {
         let middle = (n as f64 + 0.5) / count as f64;

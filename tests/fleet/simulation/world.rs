@@ -162,18 +162,22 @@ fn plans(chunks: u32, audio: usize, content_decides: bool) -> Vec<Plan> {
         probe,
         calibrations: None,
         crf: Vec::new(),
+        pilots: Vec::new(),
+        adjusted: false,
         verified_every: Some(12),
         repairs: None,
     };
     let calibration = |chunk| CalibrationPlan { chunk, weight: 0.5, frames: 24, rungs: Vec::new(), crf: Vec::new() };
     let chosen = (0..chunks).filter(|chunk| chunk % 3 == 0);
     let surveyed = NarrowbandPlan { calibrations: Some(chosen.map(calibration).collect()), ..draft.clone() };
-    let decided = NarrowbandPlan { crf: vec![vec![27.5]; chunks as usize], ..surveyed.clone() };
+    let pilots = (0..chunks).filter(|chunk| chunk % 5 == 1).collect();
+    let decided = NarrowbandPlan { crf: vec![vec![27.5]; chunks as usize], pilots, ..surveyed.clone() };
+    let adjusted = NarrowbandPlan { adjusted: true, ..decided.clone() };
     let repair = |chunk| RepairPlan { chunk, crf: 22.0 };
     let missed = (0..chunks).filter(|chunk| chunk % 4 == 1);
-    let verified = NarrowbandPlan { repairs: Some(missed.map(repair).collect()), ..decided.clone() };
+    let verified = NarrowbandPlan { repairs: Some(missed.map(repair).collect()), ..adjusted.clone() };
     let with = |narrowband| Plan { video: Some(VideoPlan { narrowband: Some(narrowband), ..video.clone() }), ..plan.clone() };
-    [draft, surveyed, decided, verified].into_iter().map(with).collect()
+    [draft, surveyed, decided, adjusted, verified].into_iter().map(with).collect()
 }
 
 fn plan(chunks: u32, audio: usize) -> Plan {

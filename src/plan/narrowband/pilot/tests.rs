@@ -1,0 +1,171 @@
+use super::*;
+use crate::plan::narrowband::curve::{Basis, Curve, Line};
+use crate::plan::narrowband::facts::ProbePoint;
+use crate::plan::preset::VideoCodec;
+use proptest::prelude::*;
+
+const SECOND: u64 = 1_000_000;
+const SLOPES: (f64, f64) = (0.1, 0.14);
+
+fn fit() -> FittedCurve {
+    let line = Line { basis: Basis::Measured, doubt: None, worst_residual: 0.0 };
+    let curve = Curve { ln_rate: 18.0, rate_slope: SLOPES.1, ln_loss: -0.6, loss_slope: SLOPES.0, loss_floor: 0.0 };
+    FittedCurve { curve, rate: line, loss: line, probed_crf: Some((26.0, 38.0)) }
+}
+
+/// A title of so many chunks of four seconds, each planned at 93, CRF 26 and 2 Mbit/s, with a floor of 85, above a rung of half
+/// the rate.
+fn decision(chunks: usize) -> Decision {
+    let chunk = ChunkDecision { crf: 26.0, predicted_kbps: 2000.0, predicted_vmaf: 93.0, bound: None };
+    let top = RungDecision {
+        name: "1080p".into(),
+        width: 1920,
+        height: 1080,
+        goal_vmaf: 93.0,
+        floor_vmaf: 85.0,
+        predicted_vmaf: 93.0,
+        predicted_kbps: 2000.0,
+        peak_kbps: 2000.0,
+        chunks: vec![chunk; chunks],
+    };
+    let lower = RungDecision { name: "720p".into(), predicted_kbps: 1000.0, ..top.clone() };
+    Decision {
+        codec: VideoCodec::H265,
+        rungs: vec![top, lower],
+        candidates: Vec::new(),
+        hull: Vec::new(),
+        fits: vec![fit(); chunks],
+        notes: Vec::new(),
+    }
+}
+
+fn measured(chunk: usize, vmaf: f64, kbps: f64) -> MeasuredChunk {
+    MeasuredChunk { chunk, vmaf, kbps: Some(kbps) }
+}
+
+fn by(decision: &Decision, measured: &[MeasuredChunk]) -> (RungDecision, Adjustment) {
+    let weights = vec![4 * SECOND; decision.rungs[0].chunks.len()];
+    let (adjusted, adjustment) = adjust(decision, &weights, measured, &Rules::default()).unwrap();
+    assert_eq!(adjusted.rungs[1..], decision.rungs[1..], "other rungs were not measured");
+    (adjusted.rungs[0].clone(), adjustment)
+}
+
+#[test]
+fn what_one_pilot_missed_the_others_do_not_miss_and_make_up_for() {
+    // 93.9 for 93 with 10 % less: ln(6.294 / 7.257) is -0.1424 and ln(0.9) -0.1054, of which 0.0225 / 0.0289 is believed.
+    let (top, adjustment) = by(&decision(3), &[measured(1, 93.9, 1800.0)]);
+    assert_eq!((adjustment.loss_shift, adjustment.rate_shift), (-0.1109, -0.082));
+    assert_eq!(adjustment.wanted_vmaf, 92.55, "0.9 too good in one of three");
+    // ln(7.742 / 7.257) is 0.0647, and 0.1109 is to be had for nothing: 0.1756 at 0.1 a CRF.
+    assert!((adjustment.moved_crf - 1.756).abs() < 0.002, "{adjustment:?}");
+    let crfs: Vec<f64> = top.chunks.iter().map(|chunk| chunk.crf).collect();
+    assert_eq!(crfs, [27.75, 26.0, 27.75]);
+    assert_eq!((top.chunks[1].predicted_vmaf, top.chunks[1].predicted_kbps), (93.9, 1800.0), "what it came to");
+    assert!((top.predicted_vmaf - 93.0).abs() < 0.05, "{}", top.predicted_vmaf);
+    // 2000 exp(-0.082 - 0.14 x 1.75).
+    assert!((top.chunks[0].predicted_kbps - 1442.1).abs() < 0.2 && top.peak_kbps == 1800.0, "{top:?}");
+    assert_eq!(adjustment.pilots.len(), 1);
+}
+
+#[test]
+fn pilots_that_disagree_say_less_of_the_others() {
+    let of = |vmafs: &[f64]| {
+        let measured: Vec<MeasuredChunk> = vmafs.iter().enumerate().map(|(n, vmaf)| measured(n, *vmaf, 2000.0)).collect();
+        by(&decision(9), &measured).1.loss_shift
+    };
+    let (one, like, unlike) = (of(&[92.0]), of(&[92.0, 92.0]), of(&[93.9, 90.0]));
+    assert!(like > one && one > unlike && unlike > 0.0, "{one} {like} {unlike}");
+}
+
+#[test]
+fn where_all_is_as_planned_nothing_moves() {
+    let planned = decision(9);
+    let (top, adjustment) = by(&planned, &[measured(2, 93.0, 2000.0), measured(6, 93.0, 2000.0)]);
+    assert_eq!(top.chunks, planned.rungs[0].chunks);
+    assert_eq!((adjustment.loss_shift, adjustment.wanted_vmaf), (0.0, 93.0));
+    let (top, _) = by(&planned, &[measured(2, 93.05, 2000.0)]);
+    assert!(top.chunks.iter().all(|chunk| chunk.crf == 26.0), "under half a step");
+}
+
+#[test]
+fn of_a_pilot_that_says_nothing_nothing_follows() {
+    let (decision, weights, rules) = (decision(3), [4 * SECOND; 3], Rules::default());
+    assert_eq!(adjust(&decision, &weights, &[], &rules), None);
+    assert_eq!(adjust(&decision, &weights, &[measured(1, f64::NAN, 1.0), measured(9, 93.0, 1.0)], &rules), None);
+    let none = Decision { rungs: Vec::new(), ..decision.clone() };
+    assert_eq!(adjust(&none, &weights, &[measured(1, 93.0, 1.0)], &rules), None);
+    let (top, _) = by(&decision, &[MeasuredChunk { chunk: 1, vmaf: 93.0, kbps: None }]);
+    assert_eq!(top.chunks[1].predicted_kbps, 2000.0, "a rate that is not known is the planned one");
+}
+
+#[test]
+fn a_pilot_far_off_moves_nothing_beyond_limits() {
+    let (top, adjustment) = by(&decision(3), &[measured(0, 60.0, 2000.0)]);
+    assert_eq!((adjustment.wanted_vmaf, top.chunks[1].crf), (94.0, 21.0), "five steps, and no more is made up for than a point");
+    let (top, adjustment) = by(&decision(3), &[measured(0, 99.5, 2000.0)]);
+    assert_eq!(adjustment.wanted_vmaf, 92.0);
+    assert!(top.chunks[1].crf <= 30.0 && top.chunks[1].predicted_vmaf > 85.0, "{top:?}");
+}
+
+#[test]
+fn the_top_rung_stays_above_the_next_one_and_its_chunks_under_the_peak() {
+    let mut near = decision(3);
+    near.rungs[1].predicted_kbps = 1730.0;
+    let (top, _) = by(&near, &[measured(0, 95.5, 2000.0)]);
+    // ln(2000 / (1.15 x 1730)) / 0.14 is 0.04: less than half a step.
+    assert_eq!(top.chunks[1].crf, 26.0);
+    let mut uneven = decision(6);
+    uneven.rungs[0].chunks[5] = ChunkDecision { predicted_kbps: 3900.0, ..uneven.rungs[0].chunks[5] };
+    let (top, _) = by(&uneven, &[measured(0, 90.0, 2000.0)]);
+    assert!(top.chunks[1].crf < 24.0, "{top:?}");
+    assert!(top.chunks[5].predicted_kbps <= 2.0 * top.predicted_kbps * 1.02, "{top:?}");
+    assert_eq!(top.peak_kbps, top.chunks[5].predicted_kbps);
+}
+
+#[test]
+fn pilots_are_few_and_of_all_kinds() {
+    let chunk = |kbps: u64| {
+        let point = |crf, vmaf_neg| ProbePoint { crf, bits: kbps * 4000, vmaf_neg };
+        let probes = vec![point(26.0, 92.0), ProbePoint { bits: kbps * 800, ..point(38.0, 70.0) }];
+        ChunkFacts { frames: 100, duration_s: 4.0, starts_on_cut: false, probes, scaled: Vec::new() }
+    };
+    let of = |count: u64| {
+        let chunks: Vec<ChunkFacts> = (0..count).map(|n| chunk(500 + 100 * n)).collect();
+        pilots(&chunks, &vec![fit(); chunks.len()], &Rules::default())
+    };
+    assert_eq!(of(1), Vec::<usize>::new());
+    assert_eq!([2, 3, 5, 17, 2000].map(|count| of(count).len()), [1, 1, 2, 3, 8]);
+    assert!(of(17).is_sorted_by(|a, b| a < b));
+    let none = Rules { pilots: PilotRules { most: 0, ..PilotRules::default() }, ..Rules::default() };
+    assert_eq!(pilots(&[chunk(500), chunk(900)], &[fit(); 2], &none), Vec::<usize>::new());
+}
+
+proptest! {
+    /// Whatever is measured: every chunk has a CRF that the encoder takes, pilots keep theirs, and the same facts in another order
+    /// give the same.
+    #[test]
+    fn an_adjustment_is_sound(
+        chunks in 2_usize..12,
+        told in prop::collection::vec((0_usize..14, -5.0_f64..130.0, 0.0_f64..9000.0), 0..6),
+        crf in 15.0_f64..40.0,
+    ) {
+        let mut planned = decision(chunks);
+        planned.rungs[0].chunks.iter_mut().for_each(|chunk| chunk.crf = crf);
+        let mut measured: Vec<MeasuredChunk> = told.iter().map(|(chunk, vmaf, kbps)| measured(*chunk, *vmaf, *kbps)).collect();
+        measured.sort_by_key(|measured| measured.chunk);
+        measured.dedup_by_key(|measured| measured.chunk);
+        let (weights, rules) = (vec![4 * SECOND; chunks], Rules::default());
+        let found = adjust(&planned, &weights, &measured, &rules);
+        measured.reverse();
+        prop_assert_eq!(&found, &adjust(&planned, &weights, &measured, &rules));
+        if let Some((adjusted, adjustment)) = found {
+            let range = &rules.allocation.crf;
+            for (n, chunk) in adjusted.rungs[0].chunks.iter().enumerate() {
+                let is_pilot = adjustment.pilots.iter().any(|pilot| pilot.chunk == n);
+                prop_assert!(chunk.crf == crf || !is_pilot && (range.lowest..=range.highest).contains(&chunk.crf), "{:?}", chunk);
+                prop_assert!((0.0..=100.0).contains(&chunk.predicted_vmaf) && chunk.predicted_kbps >= 0.0, "{:?}", chunk);
+                prop_assert!((chunk.crf - crf).abs() <= MOST_MOVE_DOWN_CRF + range.step, "{:?}", chunk);
+            }
+        }
+    }
+}
