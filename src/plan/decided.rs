@@ -85,24 +85,36 @@ impl<'a> Basis<'a> {
         if self.wanted.effort == Effort::Best {
             return 0.0;
         }
-        let pixels = |rung: &Rung| f64::from(rung.width) * f64::from(rung.height);
-        let of_all = |rungs: &[Rung]| rungs.iter().map(pixels).sum::<f64>();
-        let frames: f64 = (0..self.video.chunks.len()).map(|chunk| self.video.chunk_frames(chunk) as f64).sum();
         let calibrations = self.planned.calibrations.iter().flatten();
+        let calibrated = calibrations.map(|calibration| calibration.frames as f64 * pixels_of(&calibration.rungs)).sum();
+        self.work(pixels_of(&self.video.rungs), calibrated).beside()
+    }
+
+    /// What is done for a ladder of so many pixels a picture, all rungs, with so many pixels calibrated.
+    fn work(&self, ladder: f64, calibrated: f64) -> Work {
+        let frames: f64 = (0..self.video.chunks.len()).map(|chunk| self.video.chunk_frames(chunk) as f64).sum();
         let halves = if self.planned.probe.halved { 0.5 } else { 1.0 };
-        let (first, others) = self.planned.probe.rungs.split_first().map_or((0.0, 0.0), |(a, b)| (pixels(a), of_all(b)));
-        let work = Work {
-            ladder: frames * of_all(&self.video.rungs),
+        let probes = self.planned.probe.rungs.split_first();
+        let (first, others) = probes.map_or((0.0, 0.0), |(first, others)| (pixels(first), pixels_of(others)));
+        Work {
+            ladder: frames * ladder,
             probed: frames * (first + halves * others),
-            calibrated: calibrations.map(|calibration| calibration.frames as f64 * of_all(&calibration.rungs)).sum(),
+            calibrated,
             shown: frames * pixels(&self.planned.reference),
-        };
-        work.beside()
+        }
     }
 
     fn revised(&self, video: VideoPlan) -> Plan {
         Plan { video: Some(video), ..self.plan.clone() }
     }
+}
+
+fn pixels(rung: &Rung) -> f64 {
+    f64::from(rung.width) * f64::from(rung.height)
+}
+
+fn pixels_of(rungs: &[Rung]) -> f64 {
+    rungs.iter().map(pixels).sum()
 }
 
 /// Chooses what to calibrate. The same arguments give the same plan, in whatever order the reports come.
@@ -114,8 +126,13 @@ pub fn surveyed(draft: &Plan, probe: &Probe, preset: &Preset, reports: &[Analyse
     let reports = by_chunk(reports);
     let (snapped, _) = segments(basis.stream, preset, basis.video, &reports, &basis.wanted.grid);
     let title = title_facts(basis.stream, basis.rules, basis.video, &snapped, &reports);
-    let tasks = if basis.wanted.calibrates() { calibrations(&title, &basis.wanted.decision) } else { Vec::new() };
     let frames = basis.wanted.decision.calibration.beginning(title.chunks.iter().map(|chunk| chunk.frames).sum());
+    let is_affordable = |tasks: &[CalibrationTask], ladder: f64| {
+        let calibrated: f64 = tasks.iter().map(|task| f64::from(task.width) * f64::from(task.height) * frames as f64).sum();
+        basis.wanted.effort == Effort::Best || basis.work(ladder, calibrated).beside() <= basis.wanted.decision.repair.share
+    };
+    let wanted = basis.wanted.calibrates();
+    let tasks = if wanted { calibrations(&title, &basis.wanted.decision, is_affordable) } else { Vec::new() };
     let of_chunk = |tasks: &[CalibrationTask]| CalibrationPlan {
         chunk: tasks[0].chunk as u32,
         weight: tasks[0].weight,
@@ -181,7 +198,7 @@ pub fn decided(
     let of_chunk = |chunk: usize| -> Vec<f64> { decision.rungs.iter().map(|rung| rung.chunks[chunk].crf).collect() };
     let crf = (0..video.chunks.len()).map(of_chunk).collect();
     // Where the top rung is not measured nobody tells.
-    let measured = planned.verified_every.is_some() && rungs.first().is_some();
+    let measured = planned.verified_every.is_some() && !rungs.is_empty();
     let pilots = if measured { pilot::pilots(&title.chunks, &decision.fits, &wanted.decision) } else { Vec::new() };
     let pilots = pilots.into_iter().map(|chunk| chunk as u32).collect();
     let video = VideoPlan {

@@ -238,6 +238,15 @@ fn moments(story: &Story, worst: &Worst) -> String {
 
 fn repairs_and_cost(found: &NarrowbandReport, story: &Story) -> String {
     let mut html = String::new();
+    if let Some(adjustment) = &found.grounds.adjustment {
+        let lead = format!(
+            "{} encoded before the others, which were then moved by {:+.2} CRF, to come to VMAF-NEG {} in the mean.",
+            count(adjustment.pilots.len(), "chunk"),
+            adjustment.moved_crf,
+            grouped(adjustment.wanted_vmaf, 1)
+        );
+        html += &section("pilots", "Pilots", &lead, &tables::pilots(adjustment, story));
+    }
     if let Some(repairs) = &found.grounds.repairs {
         let below = if repairs.below_floor > 0 {
             format!(" {} below the floor.", count(repairs.below_floor, "chunk"))

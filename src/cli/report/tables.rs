@@ -6,6 +6,7 @@ use super::story::{Step, Story, kbps, value_at};
 use crate::cli::rows::size;
 use crate::part::report::{ChunkReport, JobReport, NarrowbandReport};
 use crate::plan::narrowband::allocate::Bound;
+use crate::plan::narrowband::pilot::Adjustment;
 use crate::plan::narrowband::repair::{RepairCause, Repairs};
 use std::fmt::Write as _;
 
@@ -74,6 +75,21 @@ pub(super) fn rungs(report: &JobReport) -> String {
         row
     });
     table("Rates in kbit/s; the peak is that of the largest segment", &heads, rows.chain(audio))
+}
+
+pub(super) fn pilots(adjustment: &Adjustment, story: &Story) -> String {
+    let heads = ["chunk", "at", "planned NEG", "measured", "planned kbit/s", "made"];
+    let rows = adjustment.pilots.iter().map(|pilot| {
+        vec![
+            grouped(pilot.chunk as f64, 0),
+            or_nothing(story.chunks.get(pilot.chunk).map(|chunk| clock(chunk.start_s))),
+            grouped(pilot.planned_vmaf, 1),
+            grouped(pilot.measured_vmaf, 1),
+            grouped(pilot.planned_kbps, 0),
+            grouped(pilot.kbps, 0),
+        ]
+    });
+    table("Chunks whose top rung told of the others", &heads, rows)
 }
 
 pub(super) fn repairs(repairs: &Repairs, story: &Story) -> String {

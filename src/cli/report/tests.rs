@@ -105,7 +105,7 @@ fn what_was_decided_and_measured_is_on_the_page() {
     let report = report(sample());
     let page = made(&report);
     is_sound(&page);
-    for id in ["time", "curves", "savings", "worst", "repairs", "cost", "renditions", "soundness", "chunks"] {
+    for id in ["time", "curves", "savings", "worst", "pilots", "repairs", "cost", "renditions", "soundness", "chunks"] {
         assert!(page.contains(&format!("<section id=\"{id}\"")), "{id}");
     }
     for words in [
@@ -134,7 +134,7 @@ fn a_report_of_a_fixed_ladder_shows_what_there_is() {
     for id in ["time", "renditions", "soundness", "chunks"] {
         assert!(page.contains(&format!("<section id=\"{id}\"")), "{id}");
     }
-    for id in ["curves", "savings", "worst", "repairs", "cost"] {
+    for id in ["curves", "savings", "worst", "pilots", "repairs", "cost"] {
         assert!(!page.contains(&format!("<section id=\"{id}\"")), "{id}");
     }
     assert!(page.contains("data-plot=\"rate\"") && !page.contains("data-plot=\"top\""));
@@ -207,5 +207,6 @@ fn a_report_with_nothing_in_it_has_a_page() {
     strange["chunks"][1]["start_s"] = (-1e300).into();
     strange["narrowband"]["decision"]["rungs"][0]["predicted_kbps"] = 1e300.into();
     strange["narrowband"]["repairs"]["chunks"][0]["chunk"] = 99.into();
+    strange["narrowband"]["adjustment"]["pilots"][0]["chunk"] = 99.into();
     is_sound(&made(&report(strange)));
 }
