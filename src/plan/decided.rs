@@ -86,22 +86,17 @@ impl<'a> Basis<'a> {
             return 0.0;
         }
         let calibrations = self.planned.calibrations.iter().flatten();
-        let calibrated = calibrations.map(|calibration| calibration.frames as f64 * pixels_of(&calibration.rungs)).sum();
-        self.work(pixels_of(&self.video.rungs), calibrated).beside()
-    }
-
-    /// What is done for a ladder of so many pixels a picture, all rungs, with so many pixels calibrated.
-    fn work(&self, ladder: f64, calibrated: f64) -> Work {
         let frames: f64 = (0..self.video.chunks.len()).map(|chunk| self.video.chunk_frames(chunk) as f64).sum();
         let halves = if self.planned.probe.halved { 0.5 } else { 1.0 };
         let probes = self.planned.probe.rungs.split_first();
         let (first, others) = probes.map_or((0.0, 0.0), |(first, others)| (pixels(first), pixels_of(others)));
-        Work {
-            ladder: frames * ladder,
+        let work = Work {
+            ladder: frames * pixels_of(&self.video.rungs),
             probed: frames * (first + halves * others),
-            calibrated,
+            calibrated: calibrations.map(|calibration| calibration.frames as f64 * pixels_of(&calibration.rungs)).sum(),
             shown: frames * pixels(&self.planned.reference),
-        }
+        };
+        work.beside()
     }
 
     fn revised(&self, video: VideoPlan) -> Plan {
@@ -126,13 +121,8 @@ pub fn surveyed(draft: &Plan, probe: &Probe, preset: &Preset, reports: &[Analyse
     let reports = by_chunk(reports);
     let (snapped, _) = segments(basis.stream, preset, basis.video, &reports, &basis.wanted.grid);
     let title = title_facts(basis.stream, basis.rules, basis.video, &snapped, &reports);
+    let tasks = if basis.wanted.calibrates() { calibrations(&title, &basis.wanted.decision) } else { Vec::new() };
     let frames = basis.wanted.decision.calibration.beginning(title.chunks.iter().map(|chunk| chunk.frames).sum());
-    let is_affordable = |tasks: &[CalibrationTask], ladder: f64| {
-        let calibrated: f64 = tasks.iter().map(|task| f64::from(task.width) * f64::from(task.height) * frames as f64).sum();
-        basis.wanted.effort == Effort::Best || basis.work(ladder, calibrated).beside() <= basis.wanted.decision.repair.share
-    };
-    let wanted = basis.wanted.calibrates();
-    let tasks = if wanted { calibrations(&title, &basis.wanted.decision, is_affordable) } else { Vec::new() };
     let of_chunk = |tasks: &[CalibrationTask]| CalibrationPlan {
         chunk: tasks[0].chunk as u32,
         weight: tasks[0].weight,

@@ -4,11 +4,10 @@ use super::allocate::believed_crf;
 use super::curve::Curve;
 use super::decide::{Survey, survey};
 use super::facts::TitleFacts;
-use super::hull::OperatingPoint;
 use super::ladder;
 use super::loss_of;
 use super::rules::Rules;
-use super::stratify::{CalibrationRules, stratify};
+use super::stratify::stratify;
 use serde::{Deserialize, Serialize};
 
 /// Calibrations of one size are made by turns so far above and below the expected CRF: two places on the line give its
@@ -32,33 +31,11 @@ pub struct CalibrationTask {
 }
 
 /// The calibrations worth making, by chunk and then largest size first: at most one for each chosen chunk and each size of
-/// the ladder that the probes alone would give. Of one chunk, or of none, where more is not affordable beside a ladder of so many
-/// pixels a picture.
-pub fn calibrations(
-    title: &TitleFacts,
-    rules: &Rules,
-    is_affordable: impl Fn(&[CalibrationTask], f64) -> bool,
-) -> Vec<CalibrationTask> {
-    let found = survey(title, rules);
-    let placed = ladder::place(&found.hull, &[], rules, ladder::highest_rate_bps(title.codec, &found.sizes[0], rules));
-    let pixels = |rung: &OperatingPoint| {
-        let size = &found.sizes[rung.candidate];
-        f64::from(size.width) * f64::from(size.height)
-    };
-    let ladder: f64 = placed.iter().map(pixels).sum();
-    let fewer = CalibrationRules { most: 1, ..rules.calibration };
-    let choices = [&rules.calibration, &fewer].into_iter().map(|wanted| of_strata(title, rules, &found, &placed, wanted));
-    choices.into_iter().find(|tasks| is_affordable(tasks, ladder)).unwrap_or_default()
-}
-
-fn of_strata(
-    title: &TitleFacts,
-    rules: &Rules,
-    Survey { sizes, fits, curves, .. }: &Survey,
-    placed: &[OperatingPoint],
-    wanted: &CalibrationRules,
-) -> Vec<CalibrationTask> {
-    let strata = stratify(&title.chunks, fits, wanted);
+/// the ladder that the probes alone would give.
+pub fn calibrations(title: &TitleFacts, rules: &Rules) -> Vec<CalibrationTask> {
+    let Survey { sizes, fits, curves, hull, .. } = survey(title, rules);
+    let placed = ladder::place(&hull, &[], rules, ladder::highest_rate_bps(title.codec, &sizes[0], rules));
+    let strata = stratify(&title.chunks, &fits, &rules.calibration);
     let mut tasks = Vec::new();
     for (turn, stratum) in strata.iter().enumerate() {
         let believed = believed_crf(fits[stratum.chunk].probed_crf, &rules.allocation);
