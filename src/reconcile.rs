@@ -63,13 +63,15 @@ fn groups(plan: &Plan) -> Vec<Group> {
         let parts = work(plan).into_iter().filter(is_pilot).collect();
         groups.push(Group { parts, closing: PartId::Adjust });
     }
+    // What is made for the customer is asked for to the end: where it has gone meanwhile it is made again.
+    let (pilots, others): (Vec<PartId>, Vec<PartId>) = work(plan).into_iter().partition(is_pilot);
+    let made = [pilots, others].concat();
     if plan.revision() >= Revision::Adjusted {
-        let parts = work(plan).into_iter().filter(|part| !is_pilot(part)).collect();
-        groups.push(Group { parts, closing: PartId::Verify });
+        groups.push(Group { parts: made.clone(), closing: PartId::Verify });
     }
     if plan.revision() == Revision::Verified {
         let repairs = narrowband.repairs.iter().flatten().map(|repair| PartId::Repair(repair.chunk));
-        groups.push(Group { parts: repairs.collect(), closing: PartId::Package });
+        groups.push(Group { parts: made.into_iter().chain(repairs).collect(), closing: PartId::Package });
     }
     groups
 }
@@ -112,7 +114,8 @@ fn is_next_stage(missing: &[PartId]) -> bool {
 pub fn released_by(plan: &Plan, part: PartId, window: u32) -> Option<PartId> {
     part.number()?;
     let groups = groups(plan);
-    let mut places = groups.iter().filter_map(|stage| Some((stage, stage.parts.iter().position(|other| *other == part)?)));
+    // The latest that it is in: the earlier are closed.
+    let mut places = groups.iter().rev().filter_map(|stage| Some((stage, stage.parts.iter().position(|other| *other == part)?)));
     let (stage, place) = places.next()?;
     stage.parts.get(place + window.max(1) as usize).copied()
 }
@@ -288,7 +291,7 @@ mod tests {
         assert_eq!(of(&decided, &all, Some(Encode(1))), Step::Publish(vec![Adjust]));
         all.push(Adjust);
         assert_eq!(of(&adjusted, &all, Some(Adjust)), Step::Publish(vec![Audio(0), Encode(0)]));
-        assert_eq!(of(&adjusted, &all, Some(Encode(1))), Step::Wait, "the pilot once more");
+        assert_eq!(of(&adjusted, &all, Some(Encode(1))), Step::Publish(vec![Encode(0)]), "a late duplicate releases as it would");
         all.extend([Audio(0), Encode(0), Encode(2)]);
         assert_eq!(of(&adjusted, &all, Some(Encode(2))), Step::Publish(vec![Verify]));
         all.push(Verify);
@@ -298,6 +301,29 @@ mod tests {
         all.push(Package);
         assert_eq!(of(&verified, &all, Some(Package)), Step::Finish);
         assert_eq!(released_by(&draft, Audio(0), 2), None, "of a draft no chunk can be encoded");
+    }
+
+    #[test]
+    fn what_was_made_and_has_gone_is_made_again_in_every_later_stage() {
+        use PartId::{Adjust, Analyse, Audio, Calibrate, Decide, Encode, Package, Probe, Repair, Survey, Verify};
+        let [.., adjusted, verified] = narrowband(1, 3);
+        let before_work = [Probe, Analyse(0), Analyse(1), Analyse(2), Survey, Calibrate(0), Calibrate(2), Decide];
+        let with = |more: &[PartId]| done(&[&before_work[..], more].concat());
+        // The pilot has gone, then comes again and releases what it would have released.
+        let gone = with(&[Adjust]);
+        assert_eq!(reconcile(Some(&adjusted), &gone, None, 2), Step::Publish(vec![Encode(1), Audio(0)]));
+        assert_eq!(released_by(&adjusted, Encode(1), 2), Some(Encode(0)));
+        let all_but = |part: PartId| {
+            let made = [Audio(0), Encode(0), Encode(1), Encode(2), Adjust, Verify, Repair(2)];
+            with(&made.into_iter().filter(|other| *other != part).collect::<Vec<PartId>>())
+        };
+        for part in [Audio(0), Encode(0), Encode(1), Encode(2), Repair(2)] {
+            assert_eq!(reconcile(Some(&verified), &all_but(part), None, 2), Step::Publish(vec![part]));
+            assert_eq!(reconcile(Some(&verified), &all_but(Probe), Some(part), 2), Step::Publish(vec![Package]));
+            assert!(before(&verified, Package).contains(&part));
+        }
+        assert!(before(&adjusted, Verify).contains(&Encode(1)), "pilots, too");
+        assert_eq!(reconcile(Some(&verified), &all_but(Analyse(0)), Some(Encode(0)), 2), Step::Publish(vec![Package]));
     }
 
     #[test]

@@ -21,9 +21,6 @@ use crate::sandbox::protocol::{AnalyseReport, CalibrateReport, EncodeReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Within a chunk the rate swings by so much above its mean before the cap is felt, as far as the title's mean allows.
-const PEAK_HEADROOM: f64 = 1.5;
-
 /// A revision of a plan, and its grounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Revised {
@@ -256,9 +253,9 @@ pub fn adjusted(decided: &Revised, probe: &Probe, preset: &Preset, encoded: &[En
     let basis = Basis::new(&decided.plan, probe, preset)?;
     let grounds = decided.grounds.as_ref().ok_or_else(undecided)?;
     let weights_us = weights_us(basis.video);
-    let mut measured = measured(encoded, &weights_us);
-    measured.retain(|measured| basis.planned.pilots.contains(&(measured.chunk as u32)));
-    let found = pilot::adjust(&grounds.decision, &weights_us, &measured, &basis.wanted.decision);
+    let measured = measured(encoded, &weights_us);
+    let pilots: Vec<usize> = basis.planned.pilots.iter().map(|chunk| *chunk as usize).collect();
+    let found = pilot::adjust(&grounds.decision, &pilots, &weights_us, &measured, &basis.wanted.decision);
     let (mut planned, mut grounds) = (NarrowbandPlan { adjusted: true, ..basis.planned.clone() }, grounds.clone());
     if let Some((decision, adjustment)) = found {
         let top = decision.rungs.first().map_or(&[][..], |top| &top.chunks);
@@ -300,7 +297,8 @@ pub fn verified(decided: &Revised, probe: &Probe, preset: &Preset, encoded: &[En
     let grounds = decided.grounds.as_ref().ok_or_else(undecided)?;
     let weights_us = weights_us(basis.video);
     let measured = measured(encoded, &weights_us);
-    let repairs = repair::repairs(&grounds.decision, &weights_us, &measured, basis.beside(), &basis.wanted.decision);
+    let first = grounds.adjustment.as_ref();
+    let repairs = repair::repairs(&grounds.decision, first, &weights_us, &measured, basis.beside(), &basis.wanted.decision);
     let planned = repairs.chunks.iter().map(|repair| RepairPlan { chunk: repair.chunk as u32, crf: repair.crf }).collect();
     let narrowband = Some(NarrowbandPlan { repairs: Some(planned), ..basis.planned.clone() });
     let video = VideoPlan { narrowband, ..basis.video.clone() };
@@ -363,10 +361,9 @@ fn title_facts(
     }
 }
 
-/// The rung with its cap: one for the whole title, for parameter sets hold it.
+/// The rung with its cap.
 fn sized(rung: &RungDecision, rules: &AllocationRules) -> SizedRung {
-    let allowed = rung.predicted_kbps * rules.peak_to_mean;
-    let cap = (rung.peak_kbps * PEAK_HEADROOM).min(allowed).max(rung.peak_kbps);
+    let cap = rung.cap_kbps(rules.peak_to_mean);
     SizedRung {
         name: rung.name.clone(),
         width: rung.width,

@@ -50,7 +50,8 @@ fn analyse_started(plan: &Plan) -> Option<Fact> {
 
 /// Likewise.
 fn verify_started(plan: &Plan) -> Fact {
-    let parts = before(plan, PartId::Package).len() as u64 + 1;
+    let repairs = plan.narrowband().and_then(|narrowband| narrowband.repairs.as_ref()).map_or(0, Vec::len);
+    let parts = repairs as u64 + 1;
     Fact::StageStarted { stage: Stage::Verify, parts, frames: 0, media_s: 0.0 }
 }
 

@@ -5,6 +5,8 @@ use crate::part::tools::Planned;
 use crate::plan::Grounds;
 use crate::plan::marker::{Marker, PartId, PartResult};
 use crate::plan::narrowband::ProbePoint;
+use crate::plan::narrowband::decide::ChunkDecision;
+use crate::plan::narrowband::pilot::Pilot;
 use crate::sandbox::protocol::{AnalyseSpent, EncodeReport, Texture};
 use serde::{Deserialize, Serialize};
 
@@ -85,7 +87,7 @@ pub struct ChunkAnalysis {
 /// One rung of one chunk, as it was planned.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlannedRung {
-    /// As it was encoded in the end; what follows is what the first decision expected.
+    /// As it was encoded in the end; what follows is what was expected before it was encoded first.
     pub crf: f64,
     pub kbps: f64,
     /// VMAF-NEG at display size.
@@ -130,11 +132,19 @@ pub(super) fn note_planned(planned: &Planned, chunk: &mut ChunkReport) {
     let Some(grounds) = &planned.grounds else { return };
     let repairs = grounds.repairs.iter().flat_map(|repairs| &repairs.chunks);
     let repair = repairs.into_iter().find(|repair| repair.chunk == chunk.chunk as usize);
+    // Of pilots the decision knows by now what they came to.
+    let mut pilots = grounds.adjustment.iter().flat_map(|adjustment| &adjustment.pilots);
+    let pilot = pilots.find(|pilot| pilot.chunk == chunk.chunk as usize);
+    let of_pilot = |pilot: &Pilot| (pilot.planned_kbps, pilot.planned_vmaf);
     for (n, made) in chunk.rungs.iter_mut().enumerate() {
         let rung = grounds.decision.rungs.iter().find(|rung| rung.name == made.name);
         let wanted = rung.and_then(|rung| rung.chunks.get(chunk.chunk as usize));
         let repaired = repair.filter(|_| n == 0).map(|repair| repair.crf);
         let crf = |planned: f64| repaired.unwrap_or(planned);
-        made.planned = wanted.map(|w| PlannedRung { crf: crf(w.crf), kbps: w.predicted_kbps, vmaf: w.predicted_vmaf });
+        let expected = |w: &ChunkDecision| pilot.filter(|_| n == 0).map_or((w.predicted_kbps, w.predicted_vmaf), of_pilot);
+        made.planned = wanted.map(|w| {
+            let (kbps, vmaf) = expected(w);
+            PlannedRung { crf: crf(w.crf), kbps, vmaf }
+        });
     }
 }

@@ -50,6 +50,16 @@ pub struct RungDecision {
     pub chunks: Vec<ChunkDecision>,
 }
 
+/// Within a chunk the rate swings by so much above its mean before the cap is felt, as far as the title's mean allows.
+const PEAK_HEADROOM: f64 = 1.5;
+
+impl RungDecision {
+    /// The rung's cap, kbit/s: one for the whole title, for parameter sets hold it.
+    pub fn cap_kbps(&self, peak_to_mean: f64) -> f64 {
+        (self.peak_kbps * PEAK_HEADROOM).min(self.predicted_kbps * peak_to_mean).max(self.peak_kbps)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChunkDecision {
     pub crf: f64,

@@ -9,14 +9,17 @@
 use super::curve::FittedCurve;
 use super::decide::{ChunkDecision, Decision, RungDecision};
 use super::facts::ChunkFacts;
+use super::ladder::highest_rate_bps;
 use super::repair::MeasuredChunk;
 use super::rules::Rules;
 use super::stratify::strata;
-use super::{loss_of, quality_of, rounded};
+use super::{BEST_VMAF, loss_of, quality_of, rounded};
 use serde::{Deserialize, Serialize};
 
 /// As many pilots as this times the square root of the title's chunks: what they do not tell of the others falls likewise.
 const PER_ROOT: f64 = 0.75;
+/// No pilot has fewer frames than this part of the longest chunk's, where there are enough of those.
+const LEAST_OF_LONGEST: f64 = 0.6;
 /// Standard deviations of logarithms of loss, as measured over as planned, from title to title and, of short titles, from chunk to
 /// chunk; the latter weighs as much as the spread of so many pilots. (Over 28 plans titles were 0.15 apart, chunks of titles of up to
 /// four chunks 0.01 to 0.16, of longer ones up to 0.32.)
@@ -54,6 +57,8 @@ impl Default for PilotRules {
 pub struct Adjustment {
     /// In order of the title.
     pub pilots: Vec<Pilot>,
+    /// What the title was decided to have before anything was measured, VMAF-NEG.
+    pub planned_vmaf: f64,
     /// Logarithm of the other chunks' loss, and of their rate, over what was planned.
     pub loss_shift: f64,
     pub rate_shift: f64,
@@ -79,33 +84,41 @@ pub fn pilots(chunks: &[ChunkFacts], fits: &[FittedCurve], rules: &Rules) -> Vec
     if chunks.len() < 2 || rules.pilots.most == 0 {
         return Vec::new();
     }
-    let strata = strata(chunks, fits, count.clamp(1, rules.pilots.most), rules.calibration.least_frames);
+    // A short one is its key frame more than the others are.
+    let longest = chunks.iter().map(|chunk| chunk.frames).max().unwrap_or(0);
+    let least_frames = (longest as f64 * LEAST_OF_LONGEST) as u64;
+    let strata = strata(chunks, fits, count.clamp(1, rules.pilots.most), least_frames.max(rules.calibration.least_frames));
     strata.into_iter().map(|stratum| stratum.chunk).collect()
 }
 
-/// Sets the top rung's other chunks right by the pilots, which stay as they are. `weights_us`: how long each chunk lasts,
-/// microseconds; `measured` are the pilots, in any order. None: nothing was measured.
+/// Sets the top rung's other chunks right by the pilots, which stay as they are, measured or not. `weights_us`: how long each chunk
+/// lasts, microseconds; `measured` come in any order, those of other chunks say nothing. None: no pilot was measured.
 pub fn adjust(
     decision: &Decision,
+    pilots: &[usize],
     weights_us: &[u64],
     measured: &[MeasuredChunk],
     rules: &Rules,
 ) -> Option<(Decision, Adjustment)> {
     let (top, lower) = decision.rungs.split_first()?;
-    let pilots = told(top, measured);
+    let held = pilots;
+    let pilots = told(top, held, measured);
     if pilots.is_empty() {
         return None;
     }
     let losses: Vec<f64> = pilots.iter().map(|p| libm::log(loss(p.measured_vmaf) / loss(p.planned_vmaf))).collect();
     let rates: Vec<f64> = pilots.iter().map(|p| libm::log(p.kbps / p.planned_kbps)).collect();
     let (loss_shift, rate_shift) = (believed(&losses), believed(&rates));
-    let title = Title { top, weights_us, pilots: &pilots, fits: &decision.fits, loss_shift, rate_shift, rules };
+    let title = Title { top, weights_us, held, pilots: &pilots, fits: &decision.fits, loss_shift, rate_shift, rules };
     let wanted_vmaf = title.wanted();
     let lowest_kbps = lower.first().map_or(0.0, |next| next.predicted_kbps * ABOVE_NEXT_RUNG);
-    let moved_crf = title.move_to(wanted_vmaf, lowest_kbps);
+    let display = decision.candidates.first();
+    let highest_bps = display.map_or(f64::INFINITY, |display| highest_rate_bps(decision.codec, &display.size, rules));
+    let moved_crf = title.move_to(wanted_vmaf, (lowest_kbps, highest_bps / 1000.0));
     let mut adjusted = decision.clone();
     adjusted.rungs[0] = title.moved(moved_crf);
     let adjustment = Adjustment {
+        planned_vmaf: top.predicted_vmaf,
         loss_shift: rounded(loss_shift, 4),
         rate_shift: rounded(rate_shift, 4),
         wanted_vmaf: rounded(wanted_vmaf, 3),
@@ -116,7 +129,7 @@ pub fn adjust(
 }
 
 /// The pilots of which something usable is known, in order of the title.
-fn told(top: &RungDecision, measured: &[MeasuredChunk]) -> Vec<Pilot> {
+fn told(top: &RungDecision, held: &[usize], measured: &[MeasuredChunk]) -> Vec<Pilot> {
     let pilot = |measured: &MeasuredChunk| {
         let planned = top.chunks.get(measured.chunk)?;
         let is_score = (0.0..=100.0).contains(&measured.vmaf) && planned.predicted_kbps > 0.0;
@@ -128,7 +141,7 @@ fn told(top: &RungDecision, measured: &[MeasuredChunk]) -> Vec<Pilot> {
             kbps: measured.kbps.filter(|kbps| kbps.is_finite() && *kbps > 0.0).unwrap_or(planned.predicted_kbps),
         })
     };
-    let mut pilots: Vec<Pilot> = measured.iter().filter_map(pilot).collect();
+    let mut pilots: Vec<Pilot> = measured.iter().filter(|m| held.contains(&m.chunk)).filter_map(pilot).collect();
     pilots.sort_by_key(|pilot| pilot.chunk);
     pilots.dedup_by_key(|pilot| pilot.chunk);
     pilots
@@ -151,6 +164,9 @@ fn loss(vmaf: f64) -> f64 {
 struct Title<'a> {
     top: &'a RungDecision,
     weights_us: &'a [u64],
+    /// All that are encoded already.
+    held: &'a [usize],
+    /// And those of which it is known what they came to.
     pilots: &'a [Pilot],
     fits: &'a [FittedCurve],
     loss_shift: f64,
@@ -175,21 +191,45 @@ impl Title<'_> {
 
     /// Mean over the chunks that are no pilots.
     fn mean_of_others(&self, of: impl Fn(usize) -> f64) -> f64 {
-        let (sum, weight) = self.sum(|chunk| self.pilot(chunk).is_none().then(|| of(chunk)));
+        let (sum, weight) = self.sum(|chunk| (!self.held.contains(&chunk)).then(|| of(chunk)));
         sum / weight.max(1.0)
     }
 
     /// What the others are to have, so that the title has what was planned.
     fn wanted(&self) -> f64 {
-        let planned = self.mean_of_others(|chunk| self.top.chunks[chunk].predicted_vmaf);
+        // Next to 100 as far as a loss can be told from none.
+        let planned = self.mean_of_others(|chunk| quality_of(loss(self.top.chunks[chunk].predicted_vmaf)));
         let (missed, _) = self.sum(|chunk| self.pilot(chunk).map(|pilot| pilot.planned_vmaf - pilot.measured_vmaf));
-        let (_, others) = self.sum(|chunk| self.pilot(chunk).is_none().then_some(0.0));
+        let (_, others) = self.sum(|chunk| (!self.held.contains(&chunk)).then_some(0.0));
         let most = self.rules.pilots.make_up_vmaf.max(0.0);
         planned + (missed / others.max(1.0)).clamp(-most, most)
     }
 
-    /// The move of all other chunks at which their mean is as wanted, and the rung still above the next one.
-    fn move_to(&self, wanted_vmaf: f64, lowest_kbps: f64) -> f64 {
+    /// The move of all other chunks at which their mean is as wanted, or as far as it pays: the rung stays above the next one, and
+    /// buys no more than the decision may ([`super::ladder::place`]): no gain of too little, no rate beyond the highest.
+    fn move_to(&self, wanted_vmaf: f64, (lowest_kbps, highest_kbps): (f64, f64)) -> f64 {
+        let pays = |moved: f64| {
+            let at = |chunk: usize| self.at(chunk, moved);
+            let (gains, rates) = (
+                self.mean_of_others(|chunk| {
+                    let vmaf = at(chunk).predicted_vmaf;
+                    self.slopes(chunk).0 * loss(vmaf) * vmaf / BEST_VMAF
+                }),
+                self.mean_of_others(|chunk| self.slopes(chunk).1),
+            );
+            let per_doubling = gains / rates.max(f64::MIN_POSITIVE) * std::f64::consts::LN_2;
+            let (kbps, weight) = self.sum(|chunk| Some(self.known(chunk).unwrap_or_else(|| at(chunk)).predicted_kbps));
+            per_doubling >= self.rules.least_gain_per_doubling_vmaf && kbps / weight.max(1.0) <= highest_kbps
+        };
+        let mut lowest = 0.0;
+        if pays(0.0) {
+            let (mut paying, mut beyond) = (0.0, -MOST_MOVE_DOWN_CRF);
+            for _ in 0..HALVINGS {
+                let middle = (paying + beyond) / 2.0;
+                if pays(middle) { paying = middle } else { beyond = middle }
+            }
+            lowest = if pays(-MOST_MOVE_DOWN_CRF) { -MOST_MOVE_DOWN_CRF } else { paying };
+        }
         let is_good = |moved: f64| {
             let quality = self.mean_of_others(|chunk| self.at(chunk, moved).predicted_vmaf);
             let planned_rate = |chunk: usize| {
@@ -198,7 +238,7 @@ impl Title<'_> {
             };
             quality >= wanted_vmaf && (moved <= 0.0 || self.mean_of_others(planned_rate) >= lowest_kbps)
         };
-        let (mut good, mut bad) = (-MOST_MOVE_DOWN_CRF, MOST_MOVE_UP_CRF);
+        let (mut good, mut bad) = (lowest, MOST_MOVE_UP_CRF);
         for _ in 0..HALVINGS {
             let middle = (good + bad) / 2.0;
             if is_good(middle) { good = middle } else { bad = middle }
@@ -235,22 +275,26 @@ impl Title<'_> {
         }
     }
 
-    /// The rung with all other chunks moved, in whole steps, none beyond the peak that it was not beyond before, none lifted
+    /// A pilot as it came out, or where nobody measured it as planned.
+    fn known(&self, chunk: usize) -> Option<ChunkDecision> {
+        let planned = self.top.chunks[chunk];
+        let came_out =
+            |pilot: &Pilot| ChunkDecision { predicted_kbps: pilot.kbps, predicted_vmaf: pilot.measured_vmaf, ..planned };
+        self.held.contains(&chunk).then(|| self.pilot(chunk).map_or(planned, came_out))
+    }
+
+    /// The rung with all other chunks moved, in whole steps, none beyond a peak that it was not beyond before, none lifted
     /// over its floor's CRF; of the pilots, what they came to.
     fn moved(&self, moved_crf: f64) -> RungDecision {
         let chunks = || 0..self.top.chunks.len();
-        let known = |pilot: &Pilot| ChunkDecision {
-            predicted_kbps: pilot.kbps,
-            predicted_vmaf: pilot.measured_vmaf,
-            ..self.top.chunks[pilot.chunk]
-        };
-        let of = |chunk: usize, crf: f64| self.pilot(chunk).map_or_else(|| self.with_crf(chunk, crf), known);
+        let of = |chunk: usize, crf: f64| self.known(chunk).unwrap_or_else(|| self.with_crf(chunk, crf));
         let mean = |chunks: &[ChunkDecision], of: fn(&ChunkDecision) -> f64| {
             let (sum, weight) = self.sum(|chunk| chunks.get(chunk).map(of));
             sum / weight.max(1.0)
         };
         let first: Vec<ChunkDecision> = chunks().map(|chunk| of(chunk, self.above_floor(chunk, moved_crf))).collect();
-        let most_kbps = mean(&first, |chunk| chunk.predicted_kbps) * self.rules.allocation.peak_to_mean;
+        let peak_to_mean = self.rules.allocation.peak_to_mean;
+        let most_kbps = (mean(&first, |chunk| chunk.predicted_kbps) * peak_to_mean).min(self.top.cap_kbps(peak_to_mean));
         let within_peak = |(chunk, decided): (usize, &ChunkDecision)| {
             let (planned, rate_slope) = (self.top.chunks[chunk], self.slopes(chunk).1);
             let beyond = libm::log(decided.predicted_kbps / most_kbps).max(0.0) / rate_slope;

@@ -6,6 +6,7 @@
 //! one secant step: measured loss and CRF give the chunk's own curve its level, its slope is believed.
 
 use super::decide::{Decision, RungDecision};
+use super::pilot::Adjustment;
 use super::rules::Rules;
 use super::work::OF_REPAIR;
 use super::{loss_of, quality_of, rounded};
@@ -59,7 +60,7 @@ pub struct Repairs {
     /// Mean by duration over them; absent where none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_vmaf: Option<f64>,
-    /// And what they were planned at.
+    /// And what they were planned at, the others than pilots after these had told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned_vmaf: Option<f64>,
     /// Measured under the floor.
@@ -89,11 +90,18 @@ pub enum RepairCause {
     Mean,
 }
 
-/// Chooses the repairs. `weights_us`: how long each chunk lasts, microseconds; `measured` may come in any order; `beside`: what was
+/// Chooses the repairs. `first`: what pilots told, and what was planned before; `weights_us`: how long each chunk lasts, microseconds; `measured` may come in any order; `beside`: what was
 /// done beside the ladder before, as a share of its work.
-pub fn repairs(decision: &Decision, weights_us: &[u64], measured: &[MeasuredChunk], beside: f64, rules: &Rules) -> Repairs {
+pub fn repairs(
+    decision: &Decision,
+    first: Option<&Adjustment>,
+    weights_us: &[u64],
+    measured: &[MeasuredChunk],
+    beside: f64,
+    rules: &Rules,
+) -> Repairs {
     let Some(top) = decision.rungs.first() else { return Repairs::default() };
-    let mut title = Measured::new(top, weights_us, measured);
+    let mut title = Measured::new(top, first, weights_us, measured);
     let mut repairs = Repairs {
         measured: title.chunks.len(),
         measured_vmaf: title.mean(|chunk| chunk.measured),
@@ -180,10 +188,14 @@ struct Known {
 struct Measured {
     /// In order of the title.
     chunks: Vec<Known>,
+    /// What the title was planned to have, before pilots told of it; of a title of which all was measured.
+    planned_vmaf: Option<f64>,
 }
 
 impl Measured {
-    fn new(top: &RungDecision, weights_us: &[u64], measured: &[MeasuredChunk]) -> Self {
+    fn new(top: &RungDecision, first: Option<&Adjustment>, weights_us: &[u64], measured: &[MeasuredChunk]) -> Self {
+        // Of pilots the decision knows by now what they came to.
+        let before = |chunk: usize| first?.pilots.iter().find(|pilot| pilot.chunk == chunk).map(|pilot| pilot.planned_vmaf);
         let known = |measured: &MeasuredChunk| {
             let planned = top.chunks.get(measured.chunk)?;
             let weight_us = weights_us.get(measured.chunk).copied()?.max(1);
@@ -193,14 +205,15 @@ impl Measured {
                 weight_us,
                 crf: planned.crf,
                 kbps: measured.kbps.filter(|kbps| kbps.is_finite() && *kbps > 0.0).unwrap_or(planned.predicted_kbps),
-                planned: planned.predicted_vmaf,
+                planned: before(measured.chunk).unwrap_or(planned.predicted_vmaf),
                 measured: rounded(measured.vmaf, 4),
             })
         };
         let mut chunks: Vec<Known> = measured.iter().filter_map(known).collect();
         chunks.sort_by_key(|chunk| chunk.chunk);
         chunks.dedup_by_key(|chunk| chunk.chunk);
-        Self { chunks }
+        let planned_vmaf = first.map(|first| first.planned_vmaf).filter(|_| chunks.len() == top.chunks.len());
+        Self { chunks, planned_vmaf }
     }
 
     fn mean(&self, of: impl Fn(&Known) -> f64) -> Option<f64> {
@@ -212,7 +225,7 @@ impl Measured {
     /// By how much the title is under its goal; negative where it is above.
     fn missing(&self, top: &RungDecision) -> f64 {
         // What was planned is what the goal came to: limits of CRF and rate may keep a title from it.
-        let wanted = self.mean(|chunk| chunk.planned).unwrap_or(top.predicted_vmaf);
+        let wanted = self.planned_vmaf.or_else(|| self.mean(|chunk| chunk.planned)).unwrap_or(top.predicted_vmaf);
         wanted - self.mean(|chunk| chunk.measured).unwrap_or(wanted)
     }
 

@@ -1,6 +1,9 @@
 use super::*;
 use crate::plan::narrowband::curve::{Basis, Curve, Line};
-use crate::plan::narrowband::facts::ProbePoint;
+use crate::plan::narrowband::decide::CandidateCurve;
+use crate::plan::narrowband::facts::{ProbePoint, TitleFacts};
+use crate::plan::narrowband::hull::Candidate;
+use crate::plan::narrowband::transfer::Transfer;
 use crate::plan::preset::VideoCodec;
 use proptest::prelude::*;
 
@@ -45,7 +48,8 @@ fn measured(chunk: usize, vmaf: f64, kbps: f64) -> MeasuredChunk {
 
 fn by(decision: &Decision, measured: &[MeasuredChunk]) -> (RungDecision, Adjustment) {
     let weights = vec![4 * SECOND; decision.rungs[0].chunks.len()];
-    let (adjusted, adjustment) = adjust(decision, &weights, measured, &Rules::default()).unwrap();
+    let pilots: Vec<usize> = measured.iter().map(|measured| measured.chunk).collect();
+    let (adjusted, adjustment) = adjust(decision, &pilots, &weights, measured, &Rules::default()).unwrap();
     assert_eq!(adjusted.rungs[1..], decision.rungs[1..], "other rungs were not measured");
     (adjusted.rungs[0].clone(), adjustment)
 }
@@ -90,18 +94,79 @@ fn where_all_is_as_planned_nothing_moves() {
 #[test]
 fn of_a_pilot_that_says_nothing_nothing_follows() {
     let (decision, weights, rules) = (decision(3), [4 * SECOND; 3], Rules::default());
-    assert_eq!(adjust(&decision, &weights, &[], &rules), None);
-    assert_eq!(adjust(&decision, &weights, &[measured(1, f64::NAN, 1.0), measured(9, 93.0, 1.0)], &rules), None);
+    let of = |pilots: &[usize], told: &[MeasuredChunk]| adjust(&decision, pilots, &weights, told, &rules);
+    assert_eq!(of(&[1], &[]), None);
+    assert_eq!(of(&[1, 9], &[measured(1, f64::NAN, 1.0), measured(9, 93.0, 1.0)]), None);
+    assert_eq!(of(&[1], &[measured(0, 90.0, 1.0)]), None, "no pilot");
     let none = Decision { rungs: Vec::new(), ..decision.clone() };
-    assert_eq!(adjust(&none, &weights, &[measured(1, 93.0, 1.0)], &rules), None);
+    assert_eq!(adjust(&none, &[1], &weights, &[measured(1, 93.0, 1.0)], &rules), None);
     let (top, _) = by(&decision, &[MeasuredChunk { chunk: 1, vmaf: 93.0, kbps: None }]);
     assert_eq!(top.chunks[1].predicted_kbps, 2000.0, "a rate that is not known is the planned one");
 }
 
 #[test]
+fn a_pilot_that_was_not_measured_stays_as_it_was_encoded() {
+    let (planned, weights) = (decision(6), [4 * SECOND; 6]);
+    let (adjusted, adjustment) = adjust(&planned, &[1, 4], &weights, &[measured(1, 91.0, 2000.0)], &Rules::default()).unwrap();
+    let top = &adjusted.rungs[0];
+    assert_eq!((top.chunks[4], adjustment.pilots.len()), (planned.rungs[0].chunks[4], 1));
+    assert!([0, 2, 3, 5].iter().all(|n| top.chunks[*n].crf < 26.0) && top.chunks[1].crf == 26.0, "{top:?}");
+    assert_eq!(adjustment.wanted_vmaf, 93.5, "two points in one chunk, of four that can make up for them");
+}
+
+#[test]
+fn no_more_is_bought_than_the_decision_may() {
+    // A source at its ceiling: a point a doubling.
+    let mut ceiling = decision(9);
+    ceiling.fits.iter_mut().for_each(|fit| fit.curve.loss_slope = 0.02);
+    let (top, adjustment) = by(&ceiling, &[measured(4, 91.0, 2000.0)]);
+    assert_eq!((adjustment.moved_crf, top.chunks[0].crf), (0.0, 26.0), "{adjustment:?}");
+    // At the rate of a fixed ladder's best rung, which is 5.8 Mbit/s for 1080p in H.265.
+    let display = Candidate { name: "1080p".into(), width: 1920, height: 1080 };
+    let highest = highest_rate_bps(VideoCodec::H265, &display, &Rules::default()) / 1000.0;
+    let mut costly = decision(9);
+    let points = Vec::new();
+    let transfer = Transfer::estimate(&title_of_nothing(), &[], 1920, 1080);
+    costly.candidates = vec![CandidateCurve { size: display, transfer, points }];
+    costly.rungs[0].chunks.iter_mut().for_each(|chunk| chunk.predicted_kbps = highest * 0.95);
+    costly.rungs[0].predicted_kbps = highest * 0.95;
+    costly.rungs[0].peak_kbps = highest * 0.95;
+    let (top, _) = by(&costly, &[measured(4, 90.0, highest * 0.95)]);
+    assert!(top.chunks[0].crf < 26.0 && top.predicted_kbps <= highest * 1.02, "{} for {highest}", top.predicted_kbps);
+}
+
+fn title_of_nothing() -> TitleFacts {
+    TitleFacts {
+        codec: VideoCodec::H265,
+        display_width: 1920,
+        display_height: 1080,
+        probe_width: 480,
+        probe_height: 270,
+        chunks: Vec::new(),
+        calibration: Vec::new(),
+    }
+}
+
+#[test]
+fn next_to_100_nothing_is_bought_for_what_cannot_be_told_from_none() {
+    let mut black = decision(3);
+    black.rungs[0].chunks.iter_mut().for_each(|chunk| chunk.predicted_vmaf = 99.97);
+    let (top, adjustment) = by(&black, &[measured(1, 99.97, 2000.0)]);
+    assert!(adjustment.moved_crf >= 0.0 && top.chunks[0].crf >= 26.0, "{adjustment:?}");
+}
+
+#[test]
 fn a_pilot_far_off_moves_nothing_beyond_limits() {
     let (top, adjustment) = by(&decision(3), &[measured(0, 60.0, 2000.0)]);
-    assert_eq!((adjustment.wanted_vmaf, top.chunks[1].crf), (94.0, 21.0), "five steps, and no more is made up for than a point");
+    assert_eq!(
+        (adjustment.wanted_vmaf, top.chunks[1].crf),
+        (94.0, 23.0),
+        "no more is made up for than a point, nor more asked than the cap"
+    );
+    let mut capless = decision(3);
+    capless.rungs[0].peak_kbps = 3900.0;
+    let (top, _) = by(&capless, &[measured(0, 60.0, 2000.0)]);
+    assert_eq!(top.chunks[1].crf, 21.0, "five steps");
     let (top, adjustment) = by(&decision(3), &[measured(0, 99.5, 2000.0)]);
     assert_eq!(adjustment.wanted_vmaf, 92.0);
     assert!(top.chunks[1].crf <= 30.0 && top.chunks[1].predicted_vmaf > 85.0, "{top:?}");
@@ -136,6 +201,10 @@ fn pilots_are_few_and_of_all_kinds() {
     assert_eq!(of(1), Vec::<usize>::new());
     assert_eq!([2, 3, 5, 17, 2000].map(|count| of(count).len()), [1, 1, 2, 3, 8]);
     assert!(of(17).is_sorted_by(|a, b| a < b));
+    let mut short: Vec<ChunkFacts> = [500, 600, 700].map(chunk).into();
+    short[1].frames = 59;
+    assert_eq!(pilots(&short[..1], &[fit(); 1], &Rules::default()), Vec::<usize>::new());
+    assert!([[0], [2]].iter().any(|long| pilots(&short, &[fit(); 3], &Rules::default()) == long), "a short one tells little");
     let none = Rules { pilots: PilotRules { most: 0, ..PilotRules::default() }, ..Rules::default() };
     assert_eq!(pilots(&[chunk(500), chunk(900)], &[fit(); 2], &none), Vec::<usize>::new());
 }
@@ -155,13 +224,15 @@ proptest! {
         measured.sort_by_key(|measured| measured.chunk);
         measured.dedup_by_key(|measured| measured.chunk);
         let (weights, rules) = (vec![4 * SECOND; chunks], Rules::default());
-        let found = adjust(&planned, &weights, &measured, &rules);
+        let pilots: Vec<usize> = measured.iter().map(|measured| measured.chunk).filter(|chunk| chunk % 2 == 0).collect();
+        let found = adjust(&planned, &pilots, &weights, &measured, &rules);
         measured.reverse();
-        prop_assert_eq!(&found, &adjust(&planned, &weights, &measured, &rules));
+        prop_assert_eq!(&found, &adjust(&planned, &pilots, &weights, &measured, &rules));
         if let Some((adjusted, adjustment)) = found {
             let range = &rules.allocation.crf;
             for (n, chunk) in adjusted.rungs[0].chunks.iter().enumerate() {
-                let is_pilot = adjustment.pilots.iter().any(|pilot| pilot.chunk == n);
+                let is_pilot = pilots.contains(&n);
+                prop_assert!(adjustment.pilots.iter().all(|pilot| pilots.contains(&pilot.chunk)));
                 prop_assert!(chunk.crf == crf || !is_pilot && (range.lowest..=range.highest).contains(&chunk.crf), "{:?}", chunk);
                 prop_assert!((0.0..=100.0).contains(&chunk.predicted_vmaf) && chunk.predicted_kbps >= 0.0, "{:?}", chunk);
                 prop_assert!((chunk.crf - crf).abs() <= MOST_MOVE_DOWN_CRF + range.step, "{:?}", chunk);

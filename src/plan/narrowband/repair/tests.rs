@@ -1,6 +1,7 @@
 use super::*;
 use crate::plan::narrowband::curve::{Basis, Curve, FittedCurve, Line};
 use crate::plan::narrowband::decide::ChunkDecision;
+use crate::plan::narrowband::pilot::Pilot;
 use crate::plan::preset::VideoCodec;
 use proptest::prelude::*;
 
@@ -40,7 +41,7 @@ fn decision(chunks: usize) -> Decision {
 fn repaired(measured: &[f64]) -> Repairs {
     let chunks: Vec<MeasuredChunk> =
         measured.iter().enumerate().map(|(chunk, vmaf)| MeasuredChunk { chunk, vmaf: *vmaf, kbps: None }).collect();
-    repairs(&decision(measured.len()), &vec![4 * SECOND; measured.len()], &chunks, BESIDE, &Rules::default())
+    repairs(&decision(measured.len()), None, &vec![4 * SECOND; measured.len()], &chunks, BESIDE, &Rules::default())
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn a_chunk_that_is_better_than_the_goal_is_not_raised_to_a_plan_that_was_better_
     (0..15).for_each(|n| decision.rungs[0].chunks[n].predicted_vmaf = 97.0);
     let measured = |chunk: usize| MeasuredChunk { chunk, vmaf: if chunk < 15 { 95.0 } else { 92.0 }, kbps: None };
     let chunks: Vec<MeasuredChunk> = (0..30).map(measured).collect();
-    let repairs = repairs(&decision, &[4 * SECOND; 30], &chunks, BESIDE, &Rules::default());
+    let repairs = repairs(&decision, None, &[4 * SECOND; 30], &chunks, BESIDE, &Rules::default());
     assert_eq!(repairs.chunks.iter().map(|repair| repair.chunk).collect::<Vec<_>>(), [15, 16, 17]);
 }
 
@@ -104,8 +105,9 @@ fn a_chunk_that_is_better_than_the_goal_is_not_raised_to_a_plan_that_was_better_
 fn of_a_long_ladder_more_of_the_top_may_be_repaired() {
     let mut decision = decision(3);
     let chunks: Vec<MeasuredChunk> = (0..3).map(|chunk| MeasuredChunk { chunk, vmaf: 94.5, kbps: None }).collect();
-    let count =
-        |decision: &Decision, beside: f64| repairs(decision, &[4 * SECOND; 3], &chunks, beside, &Rules::default()).chunks.len();
+    let count = |decision: &Decision, beside: f64| {
+        repairs(decision, None, &[4 * SECOND; 3], &chunks, beside, &Rules::default()).chunks.len()
+    };
     assert_eq!(count(&decision, BESIDE), 0, "one of three is half of all work");
     decision.rungs = vec![decision.rungs[0].clone(); 6];
     assert_eq!(count(&decision, BESIDE), 2, "two of three are a sixth");
@@ -116,7 +118,7 @@ fn of_a_long_ladder_more_of_the_top_may_be_repaired() {
 fn what_was_not_measured_is_not_repaired_and_an_empty_title_neither() {
     assert_eq!(repaired(&[]), Repairs { measured: 0, ..Repairs::default() });
     let foreign = [MeasuredChunk { chunk: 9, vmaf: 20.0, kbps: None }, MeasuredChunk { chunk: 0, vmaf: f64::NAN, kbps: None }];
-    let none = repairs(&decision(2), &[SECOND; 2], &foreign, BESIDE, &Rules::default());
+    let none = repairs(&decision(2), None, &[SECOND; 2], &foreign, BESIDE, &Rules::default());
     assert_eq!((none.measured, none.chunks.len()), (0, 0));
 }
 
@@ -130,12 +132,12 @@ proptest! {
             measured.iter().enumerate().map(|(chunk, vmaf)| MeasuredChunk { chunk, vmaf: *vmaf, kbps: None }).collect();
         let (decision, weights) = (decision(measured.len()), vec![2 * SECOND; measured.len()]);
         let rules = Rules::default();
-        let first = repairs(&decision, &weights, &chunks, 0.0, &rules);
+        let first = repairs(&decision, None, &weights, &chunks, 0.0, &rules);
         let most = (measured.len() as f64 * rules.repair.share).floor().max(1.0) as usize;
         prop_assert!(first.chunks.len() <= most, "{} of {}", first.chunks.len(), measured.len());
         prop_assert!(first.chunks.iter().all(|r| (14.0..=44.0).contains(&r.crf) && (r.crf * 4.0).fract() == 0.0));
         chunks.rotate_left(turn % measured.len());
-        prop_assert_eq!(repairs(&decision, &weights, &chunks, 0.0, &rules), first);
+        prop_assert_eq!(repairs(&decision, None, &weights, &chunks, 0.0, &rules), first);
     }
 }
 
@@ -145,9 +147,28 @@ fn what_chunks_came_to_says_how_far_a_repair_may_go() {
         let vmaf = [93.0, 93.0, 80.0];
         (0..3).map(|chunk| MeasuredChunk { chunk, vmaf: vmaf[chunk], kbps: Some(kbps[chunk]) }).collect()
     };
-    let crf = |kbps| repairs(&decision(3), &[4 * SECOND; 3], &measured(kbps), BESIDE, &Rules::default()).chunks[0].crf;
+    let crf = |kbps| repairs(&decision(3), None, &[4 * SECOND; 3], &measured(kbps), BESIDE, &Rules::default()).chunks[0].crf;
     // It took fewer bits than planned, so more CRFs lie below twice the mean; or the mean is lower, so fewer do.
     assert_eq!(crf([2000.0, 2000.0, 2000.0]), 21.0);
     assert_eq!(crf([2600.0, 2600.0, 1200.0]), 18.0, "as far as repairs go");
     assert_eq!(crf([1000.0, 1000.0, 1600.0]), 23.0);
+}
+
+#[test]
+fn what_pilots_missed_and_the_others_could_not_make_up_is_repaired() {
+    let mut told = decision(4);
+    // The decision knows of the pilot by now that it came to 88, and wants 94 of the others.
+    told.rungs[0].chunks[1].predicted_vmaf = 88.0;
+    for other in [0, 2, 3] {
+        told.rungs[0].chunks[other].predicted_vmaf = 94.0;
+    }
+    let pilot = Pilot { chunk: 1, planned_vmaf: 93.0, measured_vmaf: 88.0, planned_kbps: 2000.0, kbps: 2000.0 };
+    let (loss_shift, rate_shift, wanted_vmaf, moved_crf) = (0.3, 0.0, 94.0, -5.0);
+    let first = Adjustment { planned_vmaf: 93.0, pilots: vec![pilot], loss_shift, rate_shift, wanted_vmaf, moved_crf };
+    let came = [94.0, 88.0, 94.0, 94.0].iter().enumerate();
+    let came: Vec<MeasuredChunk> = came.map(|(chunk, vmaf)| MeasuredChunk { chunk, vmaf: *vmaf, kbps: None }).collect();
+    let repairs = repairs(&told, Some(&first), &[4 * SECOND; 4], &came, -0.3, &Rules::default());
+    let [repair] = repairs.chunks[..] else { panic!("{repairs:?}") };
+    assert_eq!((repair.chunk, repair.planned_vmaf, repair.why), (1, 93.0, RepairCause::Mean));
+    assert!(repair.wanted_vmaf <= 93.0 && repair.crf < repair.crf_before, "{repair:?}");
 }
