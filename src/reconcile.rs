@@ -3,7 +3,8 @@
 //! The way of a job is `probe`, then its work (audio renditions and chunks), then `package`. Where content decides the
 //! ladder, there are more stages, each closed by a part that revises the plan: the chunks are analysed and a `survey`
 //! chooses what to calibrate; then `decide` says rungs and qualities; a few chunks, the pilots, are encoded, and `adjust` sets the
-//! others right by them; the rest of the work follows (sound, too: its segments begin where the picture's do, and those are decided); `verify` chooses what to encode once more; then comes `package`.
+//! others right by them; the rest of the work follows (sound, too: its segments begin where the picture's do, and those are
+//! decided); `verify` chooses what to encode once more; then comes `package`.
 //!
 //! Of a stage only a window is out at any time: finishing the part at place *i* releases the one at *i + window*, so that a
 //! long film never drowns a short clip, and no state is kept but the markers.

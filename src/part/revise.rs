@@ -1,5 +1,5 @@
-//! The parts `survey`, `decide`, `adjust` and `verify`: from what the parts before them found to the next revision of the plan. They
-//! run no child.
+//! The parts `survey`, `decide`, `adjust` and `verify`: from what the parts before them found to the next revision of the
+//! plan. They run no child.
 //!
 //! A revision stays: a second attempt finds the plan by which others may be working already, and leaves it.
 

@@ -5,6 +5,7 @@
 //! are brought back to their plan until the mean is near enough, or as many are repaired as may be. The new CRF is that of
 //! one secant step: measured loss and CRF give the chunk's own curve its level, its slope is believed.
 
+use super::curve::LEAST_LOSS;
 use super::decide::{Decision, RungDecision};
 use super::pilot::Adjustment;
 use super::rules::Rules;
@@ -22,8 +23,6 @@ const MOST_MOVE_UP_CRF: f64 = 4.0;
 const FLOOR_MARGIN_VMAF: f64 = 1.0;
 /// Work on a pixel grows with this power of its bits (x265 `fast`, CRF 20 to 36: 0.20 and 0.22 on two clips).
 const RATE_POWER: f64 = 0.2;
-/// Losses of scores nearer to 100 than this cannot be told from none.
-const LEAST_LOSS: f64 = 0.1;
 
 /// When to repair, and how much.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,8 +89,8 @@ pub enum RepairCause {
     Mean,
 }
 
-/// Chooses the repairs. `first`: what pilots told, and what was planned before; `weights_us`: how long each chunk lasts, microseconds; `measured` may come in any order; `beside`: what was
-/// done beside the ladder before, as a share of its work.
+/// Chooses the repairs. `first`: what pilots told, and what was planned before; `weights_us`: how long each chunk lasts,
+/// microseconds; `measured` may come in any order; `beside`: what was done beside the ladder before, as a share of its work.
 pub fn repairs(
     decision: &Decision,
     first: Option<&Adjustment>,
@@ -257,4 +256,4 @@ impl Measured {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

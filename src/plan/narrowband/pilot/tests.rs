@@ -1,45 +1,19 @@
 use super::*;
-use crate::plan::narrowband::curve::{Basis, Curve, Line};
 use crate::plan::narrowband::decide::CandidateCurve;
 use crate::plan::narrowband::facts::{ProbePoint, TitleFacts};
 use crate::plan::narrowband::hull::Candidate;
+use crate::plan::narrowband::repair::tests::decision as of_one_rung;
 use crate::plan::narrowband::transfer::Transfer;
 use crate::plan::preset::VideoCodec;
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000;
-const SLOPES: (f64, f64) = (0.1, 0.14);
-
-fn fit() -> FittedCurve {
-    let line = Line { basis: Basis::Measured, doubt: None, worst_residual: 0.0 };
-    let curve = Curve { ln_rate: 18.0, rate_slope: SLOPES.1, ln_loss: -0.6, loss_slope: SLOPES.0, loss_floor: 0.0 };
-    FittedCurve { curve, rate: line, loss: line, probed_crf: Some((26.0, 38.0)) }
-}
-
-/// A title of so many chunks of four seconds, each planned at 93, CRF 26 and 2 Mbit/s, with a floor of 85, above a rung of half
-/// the rate.
+/// A title of chunks of four seconds, each planned at 93, CRF 26 and 2 Mbit/s, with a floor of 85, above a rung of half the rate.
 fn decision(chunks: usize) -> Decision {
-    let chunk = ChunkDecision { crf: 26.0, predicted_kbps: 2000.0, predicted_vmaf: 93.0, bound: None };
-    let top = RungDecision {
-        name: "1080p".into(),
-        width: 1920,
-        height: 1080,
-        goal_vmaf: 93.0,
-        floor_vmaf: 85.0,
-        predicted_vmaf: 93.0,
-        predicted_kbps: 2000.0,
-        peak_kbps: 2000.0,
-        chunks: vec![chunk; chunks],
-    };
-    let lower = RungDecision { name: "720p".into(), predicted_kbps: 1000.0, ..top.clone() };
-    Decision {
-        codec: VideoCodec::H265,
-        rungs: vec![top, lower],
-        candidates: Vec::new(),
-        hull: Vec::new(),
-        fits: vec![fit(); chunks],
-        notes: Vec::new(),
-    }
+    let mut decision = of_one_rung(chunks);
+    let lower = RungDecision { name: "720p".into(), predicted_kbps: 1000.0, ..decision.rungs[0].clone() };
+    decision.rungs.push(lower);
+    decision
 }
 
 fn measured(chunk: usize, vmaf: f64, kbps: f64) -> MeasuredChunk {
@@ -196,17 +170,20 @@ fn pilots_are_few_and_of_all_kinds() {
     };
     let of = |count: u64| {
         let chunks: Vec<ChunkFacts> = (0..count).map(|n| chunk(500 + 100 * n)).collect();
-        pilots(&chunks, &vec![fit(); chunks.len()], &Rules::default())
+        pilots(&chunks, &of_one_rung(chunks.len()).fits, &Rules::default())
     };
     assert_eq!(of(1), Vec::<usize>::new());
     assert_eq!([2, 3, 5, 17, 2000].map(|count| of(count).len()), [1, 1, 2, 3, 8]);
     assert!(of(17).is_sorted_by(|a, b| a < b));
     let mut short: Vec<ChunkFacts> = [500, 600, 700].map(chunk).into();
     short[1].frames = 59;
-    assert_eq!(pilots(&short[..1], &[fit(); 1], &Rules::default()), Vec::<usize>::new());
-    assert!([[0], [2]].iter().any(|long| pilots(&short, &[fit(); 3], &Rules::default()) == long), "a short one tells little");
+    assert_eq!(pilots(&short[..1], &of_one_rung(1).fits, &Rules::default()), Vec::<usize>::new());
+    assert!(
+        [[0], [2]].iter().any(|long| pilots(&short, &of_one_rung(3).fits, &Rules::default()) == long),
+        "a short one tells little"
+    );
     let none = Rules { pilots: PilotRules { most: 0, ..PilotRules::default() }, ..Rules::default() };
-    assert_eq!(pilots(&[chunk(500), chunk(900)], &[fit(); 2], &none), Vec::<usize>::new());
+    assert_eq!(pilots(&[chunk(500), chunk(900)], &of_one_rung(2).fits, &none), Vec::<usize>::new());
 }
 
 proptest! {

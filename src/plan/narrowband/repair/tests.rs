@@ -12,7 +12,7 @@ const SLOPE: f64 = 0.1;
 const BESIDE: f64 = 0.135;
 
 /// A title of so many chunks of four seconds, each planned at 93 and CRF 26, with a floor of 85.
-fn decision(chunks: usize) -> Decision {
+pub fn decision(chunks: usize) -> Decision {
     let chunk = ChunkDecision { crf: 26.0, predicted_kbps: 2000.0, predicted_vmaf: 93.0, bound: None };
     let top = RungDecision {
         name: "1080p".into(),
