@@ -15,6 +15,7 @@ use crate::reconcile;
 use crate::sandbox::protocol::{AnalyseReport, CalibrateReport, EncodeReport};
 use crate::store::key::Key;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt) -> Result<Marker, PartError> {
@@ -39,12 +40,32 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
 
 async fn write(tools: &Tools, planned: &Planned, revision: Revision, part: PartId) -> Result<(), PartError> {
     let id = planned.id();
+    let key = Key::revision(id, revision);
+    // The plan that is known here may be an earlier one.
+    if tools.stores.work().size(&key).await?.is_some() {
+        return Ok(());
+    }
     let markers = markers::all(tools, id, Class::Cpu).await?;
     let known: BTreeSet<PartId> = markers.iter().map(|marker| marker.part).collect();
     if let Some(part) = reconcile::before(&planned.plan, part).into_iter().find(|part| !known.contains(part)) {
         return Err(PartError::Retry(format!("{part} is not done")));
     }
-    let found = Found::of(markers);
+    let found = Arc::new(Found::of(markers));
+    let (basis, told) = (planned.clone(), Arc::clone(&found));
+    // Seconds of a film of two hours: nothing else is to wait for it.
+    let revising = tokio::task::spawn_blocking(move || revise(&basis, revision, &told));
+    let revised = revising.await.map_err(|e| PartError::Poison(format!("{part}: {e}")))??;
+    tools.stores.work().put_json(&key, &revised).await?;
+    match (revision, planned.plan.narrowband()) {
+        (Revision::Adjusted, Some(narrowband)) => judge(tools, planned, &found, |chunk| narrowband.pilots.contains(&chunk)),
+        // What pilots were planned to be worth is no longer in the plan.
+        (Revision::Verified, Some(narrowband)) => judge(tools, planned, &found, |chunk| !narrowband.pilots.contains(&chunk)),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn revise(planned: &Planned, revision: Revision, found: &Found) -> Result<Revised, PartError> {
     let (plan, probe, preset) = (&planned.plan, &planned.probe, &planned.accepted.preset);
     let revised = match revision {
         Revision::Draft => return Err(PartError::Poison("a draft is no revision".into())),
@@ -56,18 +77,10 @@ async fn write(tools: &Tools, planned: &Planned, revision: Revision, part: PartI
             revise(&decided, probe, preset, &found.encodes)
         }
     };
-    let revised = revised.map_err(|e| match e {
+    revised.map_err(|e| match e {
         PlanError::Preset(message) => PartError::reject(Cause::Settings, message),
         PlanError::Media(message) => PartError::reject(Cause::Media, message),
-    })?;
-    tools.stores.work().put_json(&Key::revision(id, revision), &revised).await?;
-    match (revision, planned.plan.narrowband()) {
-        (Revision::Adjusted, Some(narrowband)) => judge(tools, planned, &found, |chunk| narrowband.pilots.contains(&chunk)),
-        // What pilots were planned to be worth is no longer in the plan.
-        (Revision::Verified, Some(narrowband)) => judge(tools, planned, &found, |chunk| !narrowband.pilots.contains(&chunk)),
-        _ => {}
-    }
-    Ok(())
+    })
 }
 
 /// Says what the top rung was planned to be worth in each chunk, and what it is, before anything is repaired.

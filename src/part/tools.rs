@@ -80,6 +80,7 @@ pub struct Tools {
 }
 
 /// A job that has been probed and planned.
+#[derive(Clone)]
 pub struct Planned {
     pub accepted: Accepted,
     pub probe: Probe,

@@ -21,6 +21,10 @@ use crate::sandbox::protocol::{AnalyseReport, CalibrateReport, EncodeReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Of what may be done beside a ladder, this part may be done before anything is repaired: probes alone guess a small ladder larger
+/// than it turns out.
+const BEFORE_REPAIRS: f64 = 0.85;
+
 /// A revision of a plan, and its grounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Revised {
@@ -83,17 +87,22 @@ impl<'a> Basis<'a> {
             return 0.0;
         }
         let calibrations = self.planned.calibrations.iter().flatten();
+        let calibrated = calibrations.map(|calibration| calibration.frames as f64 * pixels_of(&calibration.rungs)).sum();
+        self.work(pixels_of(&self.video.rungs), calibrated).beside()
+    }
+
+    /// What is done for a ladder of so many pixels a picture, all rungs together, with so many pixels calibrated.
+    fn work(&self, ladder: f64, calibrated: f64) -> Work {
         let frames: f64 = (0..self.video.chunks.len()).map(|chunk| self.video.chunk_frames(chunk) as f64).sum();
         let halves = if self.planned.probe.halved { 0.5 } else { 1.0 };
         let probes = self.planned.probe.rungs.split_first();
         let (first, others) = probes.map_or((0.0, 0.0), |(first, others)| (pixels(first), pixels_of(others)));
-        let work = Work {
-            ladder: frames * pixels_of(&self.video.rungs),
+        Work {
+            ladder: frames * ladder,
             probed: frames * (first + halves * others),
-            calibrated: calibrations.map(|calibration| calibration.frames as f64 * pixels_of(&calibration.rungs)).sum(),
+            calibrated,
             shown: frames * pixels(&self.planned.reference),
-        };
-        work.beside()
+        }
     }
 
     fn revised(&self, video: VideoPlan) -> Plan {
@@ -118,8 +127,14 @@ pub fn surveyed(draft: &Plan, probe: &Probe, preset: &Preset, reports: &[Analyse
     let reports = by_chunk(reports);
     let (snapped, _) = segments(basis.stream, preset, basis.video, &reports, &basis.wanted.grid);
     let title = title_facts(basis.stream, basis.rules, basis.video, &snapped, &reports);
-    let tasks = if basis.wanted.calibrates() { calibrations(&title, &basis.wanted.decision) } else { Vec::new() };
     let frames = basis.wanted.decision.calibration.beginning(title.chunks.iter().map(|chunk| chunk.frames).sum());
+    let most_beside = basis.wanted.decision.repair.share * BEFORE_REPAIRS;
+    let is_affordable = |tasks: &[CalibrationTask], ladder: f64| {
+        let calibrated: f64 = tasks.iter().map(|task| f64::from(task.width) * f64::from(task.height) * frames as f64).sum();
+        basis.wanted.effort == Effort::Best || basis.work(ladder, calibrated).beside() <= most_beside
+    };
+    let wanted = basis.wanted.calibrates();
+    let tasks = if wanted { calibrations(&title, &basis.wanted.decision, is_affordable) } else { Vec::new() };
     let of_chunk = |tasks: &[CalibrationTask]| CalibrationPlan {
         chunk: tasks[0].chunk as u32,
         weight: tasks[0].weight,
@@ -255,7 +270,8 @@ pub fn adjusted(decided: &Revised, probe: &Probe, preset: &Preset, encoded: &[En
     let weights_us = weights_us(basis.video);
     let measured = measured(encoded, &weights_us);
     let pilots: Vec<usize> = basis.planned.pilots.iter().map(|chunk| *chunk as usize).collect();
-    let found = pilot::adjust(&grounds.decision, &pilots, &weights_us, &measured, &basis.wanted.decision);
+    let starts_on_cut = &grounds.grid.starts_on_cut;
+    let found = pilot::adjust(&grounds.decision, &pilots, &weights_us, starts_on_cut, &measured, &basis.wanted.decision);
     let (mut planned, mut grounds) = (NarrowbandPlan { adjusted: true, ..basis.planned.clone() }, grounds.clone());
     if let Some((decision, adjustment)) = found {
         let top = decision.rungs.first().map_or(&[][..], |top| &top.chunks);

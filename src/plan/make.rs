@@ -373,8 +373,8 @@ fn reference(stream: &VideoStream, rules: &VideoRules) -> Rung {
 /// The fast encodes by which every chunk is known.
 fn probes(stream: &VideoStream, rules: &VideoRules, wanted: &NarrowbandRules) -> ProbePlan {
     let (display_width, display_height) = ladder::display_size(stream);
-    // A probe in the ladder's own size costs what a rung does.
-    let smaller = display_width.min(display_height) / 2;
+    // A probe costs what a rung of its size does, and a small ladder is not much more.
+    let smaller = display_width.min(display_height) * 2 / 5;
     let short_side = wanted.probe.short_side.min(smaller.max(LEAST_PROBE));
     let (width, height) = ladder::size_within(stream, short_side);
     let width = if width < display_width { width / PROBE_WIDTH_STEP * PROBE_WIDTH_STEP } else { width };

@@ -169,14 +169,14 @@ fn frames_on_a_clean_clock_keep_the_segments_that_they_may_outrun() {
 }
 
 #[test]
-fn a_small_source_is_probed_at_half_its_size_and_analysed_like_it_is_encoded() {
+fn a_small_source_is_probed_at_two_fifths_of_its_size_and_analysed_like_it_is_encoded() {
     let phone = VideoStream { width: 640, height: 360, rotation: 90, ..picture() };
     let probe = source(vec![phone], Vec::new());
     let preset = preset("narrowband-h264", &[("narrowband.effort", json!("best"))]);
     let draft = crate::plan::make(&crate::plan::make::tests::job(), &probe, &preset).unwrap();
     let task = analyse_task(&draft, &probe, 2, 3);
     let sizes: Vec<(u32, u32)> = task.encode.rungs.iter().map(|rung| (rung.width, rung.height)).collect();
-    assert_eq!((sizes, task.scored_every, task.encode.threads), (vec![(160, 320); 2], 1, 3));
+    assert_eq!((sizes, task.scored_every, task.encode.threads), (vec![(128, 256); 2], 1, 3));
     assert_eq!((task.encode.filters.rotation, task.encode.keyframes.is_empty()), (90, false));
     let told: Vec<&str> = task.encode.rungs.iter().map(|rung| rung.encoder.options["crf"].as_str()).collect();
     assert_eq!(told, task.crf.iter().map(f64::to_string).collect::<Vec<_>>());

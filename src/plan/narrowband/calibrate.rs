@@ -4,10 +4,11 @@ use super::allocate::believed_crf;
 use super::curve::Curve;
 use super::decide::{Survey, survey};
 use super::facts::TitleFacts;
+use super::hull::OperatingPoint;
 use super::ladder;
 use super::loss_of;
 use super::rules::Rules;
-use super::stratify::stratify;
+use super::stratify::{CalibrationRules, stratify};
 use serde::{Deserialize, Serialize};
 
 /// Calibrations of one size are made by turns so far above and below the expected CRF: two places on the line give its
@@ -31,11 +32,32 @@ pub struct CalibrationTask {
 }
 
 /// The calibrations worth making, by chunk and then largest size first: at most one for each chosen chunk and each size of
-/// the ladder that the probes alone would give.
-pub fn calibrations(title: &TitleFacts, rules: &Rules) -> Vec<CalibrationTask> {
-    let Survey { sizes, fits, curves, hull, .. } = survey(title, rules);
-    let placed = ladder::place(&hull, &[], rules, ladder::highest_rate_bps(title.codec, &sizes[0], rules));
-    let strata = stratify(&title.chunks, &fits, &rules.calibration);
+/// the ladder that the probes alone would give. Of one chunk where more is not affordable beside a ladder of so many pixels a
+/// picture: what pilots say comes later, and costs nothing.
+pub fn calibrations(
+    title: &TitleFacts,
+    rules: &Rules,
+    is_affordable: impl Fn(&[CalibrationTask], f64) -> bool,
+) -> Vec<CalibrationTask> {
+    let found = survey(title, rules);
+    let placed = ladder::place(&found.hull, &[], rules, ladder::highest_rate_bps(title.codec, &found.sizes[0], rules));
+    let sizes = placed.iter().map(|rung| &found.sizes[rung.candidate]);
+    let ladder: f64 = sizes.map(|size| f64::from(size.width) * f64::from(size.height)).sum();
+    let tasks = of_strata(title, rules, &found, &placed, &rules.calibration);
+    if is_affordable(&tasks, ladder) {
+        return tasks;
+    }
+    of_strata(title, rules, &found, &placed, &CalibrationRules { most: 1, ..rules.calibration })
+}
+
+fn of_strata(
+    title: &TitleFacts,
+    rules: &Rules,
+    Survey { sizes, fits, curves, .. }: &Survey,
+    placed: &[OperatingPoint],
+    wanted: &CalibrationRules,
+) -> Vec<CalibrationTask> {
+    let strata = stratify(&title.chunks, fits, wanted);
     let mut tasks = Vec::new();
     for (turn, stratum) in strata.iter().enumerate() {
         let believed = believed_crf(fits[stratum.chunk].probed_crf, &rules.allocation);

@@ -122,8 +122,12 @@ fn best_alone(row: &Row, multiplier: f64) -> usize {
 /// Chunks of one scene, whose levels may not step too far: exact, by dynamic programming over chunks and levels. The
 /// least cost over a window of the chunk before is kept in a queue, so that a level costs the same however wide it is.
 fn best_of_run(rows: &[Row], multiplier: f64) -> Vec<usize> {
-    let levels = rows[0].bits.len();
+    // Levels that some chunk of the run may have, counted from the lowest.
+    let (lowest, highest) =
+        rows.iter().fold((usize::MAX, 0), |(lowest, highest), row| (lowest.min(row.lowest), highest.max(row.highest)));
+    let levels = highest - lowest + 1;
     let cost = |row: &Row, level: usize| {
+        let level = lowest + level;
         if (row.lowest..=row.highest).contains(&level) { row.cost(level, multiplier) } else { f64::INFINITY }
     };
     let mut costs: Vec<f64> = (0..levels).map(|level| cost(&rows[0], level)).collect();
@@ -136,10 +140,10 @@ fn best_of_run(rows: &[Row], multiplier: f64) -> Vec<usize> {
         from.push(leads);
     }
     let mut level = (0..levels).rev().fold(levels - 1, |best, k| if costs[k] < costs[best] { k } else { best });
-    let mut choice = vec![level];
+    let mut choice = vec![lowest + level];
     for leads in from.iter().rev() {
         level = leads[level];
-        choice.push(level);
+        choice.push(lowest + level);
     }
     choice.reverse();
     choice

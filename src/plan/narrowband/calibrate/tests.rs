@@ -30,7 +30,7 @@ fn title(chunks: usize) -> TitleFacts {
 
 #[test]
 fn each_chosen_chunk_is_encoded_once_in_each_size_the_ladder_may_have() {
-    let tasks = calibrations(&title(36), &Rules::default());
+    let tasks = calibrations(&title(36), &Rules::default(), |_, _| true);
     let chunks: BTreeSet<usize> = tasks.iter().map(|task| task.chunk).collect();
     let sizes: BTreeSet<u32> = tasks.iter().map(|task| task.height).collect();
     assert_eq!((chunks.len(), tasks.len()), (12, 12 * sizes.len()));
@@ -45,17 +45,18 @@ fn each_chosen_chunk_is_encoded_once_in_each_size_the_ladder_may_have() {
 
 #[test]
 fn a_short_title_calibrates_by_what_there_is() {
-    let count =
-        |chunks| calibrations(&title(chunks), &Rules::default()).iter().map(|task| task.chunk).collect::<BTreeSet<_>>().len();
+    let count = |chunks| {
+        calibrations(&title(chunks), &Rules::default(), |_, _| true).iter().map(|task| task.chunk).collect::<BTreeSet<_>>().len()
+    };
     assert_eq!([1, 2, 3].map(count), [1, 2, 3]);
-    assert_eq!(calibrations(&title(0), &Rules::default()), []);
+    assert_eq!(calibrations(&title(0), &Rules::default(), |_, _| true), []);
 }
 
 #[test]
 fn no_calibration_is_made_of_pictures_that_are_hardly_recognised() {
     let title = title(36);
     let survey = survey(&title, &Rules::default());
-    let tasks = calibrations(&title, &Rules::default());
+    let tasks = calibrations(&title, &Rules::default(), |_, _| true);
     for task in &tasks {
         let size = survey.sizes.iter().position(|size| size.height == task.height).unwrap();
         let without_spread = survey.curves[size][task.chunk].quality(task.crf - SPREAD_CRF);
@@ -66,4 +67,15 @@ fn no_calibration_is_made_of_pictures_that_are_hardly_recognised() {
     let curve = &survey.curves[0][tasks[0].chunk];
     let at_goal = curve.crf_of_loss(loss_of(93.0));
     assert!(top.iter().all(|crf| (crf - at_goal).abs() < SPREAD_CRF + 3.0), "{top:?} around {at_goal}");
+}
+
+#[test]
+fn what_is_not_affordable_is_calibrated_by_one_chunk() {
+    let all = calibrations(&title(36), &Rules::default(), |_, _| true);
+    let one = calibrations(&title(36), &Rules::default(), |tasks, ladder| {
+        assert_eq!(tasks, all);
+        assert!((2e6..2e7).contains(&ladder), "from 1080p down, a size several times: {ladder}");
+        false
+    });
+    assert!(one.len() > 1 && one.iter().all(|task| task.chunk == one[0].chunk && task.weight == 1.0), "{one:?}");
 }
