@@ -126,9 +126,7 @@ async fn work(tools: &Tools, accepted: &Accepted, class: Class, attempt: &mut At
         PartId::Encode(chunk) => encode::run(tools, &*planned().await?, chunk, attempt).await,
         PartId::Repair(chunk) => encode::repair(tools, &*planned().await?, chunk, attempt).await,
         PartId::Audio(rendition) => audio::run(tools, &*planned().await?, rendition, attempt).await,
-        PartId::Survey | PartId::Decide | PartId::Adjust | PartId::Verify => {
-            revise::run(tools, &*planned().await?, attempt).await
-        }
+        PartId::Survey | PartId::Decide | PartId::Adjust | PartId::Verify => revise::run(tools, &planned().await?, attempt).await,
         PartId::Package => package::run(tools, &*planned().await?, class, attempt).await,
     }
 }

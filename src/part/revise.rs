@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt) -> Result<Marker, PartError> {
+pub(super) async fn run(tools: &Tools, planned: &Arc<Planned>, attempt: &mut Attempt) -> Result<Marker, PartError> {
     let started = Instant::now();
     drop(attempt.permit.take());
     let Some(revision) = attempt.part.revises().filter(|_| planned.plan.narrowband().is_some()) else {
@@ -38,7 +38,7 @@ pub(super) async fn run(tools: &Tools, planned: &Planned, attempt: &mut Attempt)
     })
 }
 
-async fn write(tools: &Tools, planned: &Planned, revision: Revision, part: PartId) -> Result<(), PartError> {
+async fn write(tools: &Tools, planned: &Arc<Planned>, revision: Revision, part: PartId) -> Result<(), PartError> {
     let id = planned.id();
     let key = Key::revision(id, revision);
     // The plan that is known here may be an earlier one.
@@ -51,10 +51,10 @@ async fn write(tools: &Tools, planned: &Planned, revision: Revision, part: PartI
         return Err(PartError::Retry(format!("{part} is not done")));
     }
     let found = Arc::new(Found::of(markers));
-    let (basis, told) = (planned.clone(), Arc::clone(&found));
+    let (basis, told) = (Arc::clone(planned), Arc::clone(&found));
     // Seconds of a film of two hours: nothing else is to wait for it.
     let revising = tokio::task::spawn_blocking(move || revise(&basis, revision, &told));
-    let revised = revising.await.map_err(|e| PartError::Poison(format!("{part}: {e}")))??;
+    let revised = revising.await.map_err(|e| PartError::Crash(format!("{part}: {e}")))??;
     tools.stores.work().put_json(&key, &revised).await?;
     match (revision, planned.plan.narrowband()) {
         (Revision::Adjusted, Some(narrowband)) => judge(tools, planned, &found, |chunk| narrowband.pilots.contains(&chunk)),

@@ -80,7 +80,6 @@ pub struct Tools {
 }
 
 /// A job that has been probed and planned.
-#[derive(Clone)]
 pub struct Planned {
     pub accepted: Accepted,
     pub probe: Probe,

@@ -21,9 +21,9 @@ use crate::sandbox::protocol::{AnalyseReport, CalibrateReport, EncodeReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Of what may be done beside a ladder, this part may be done before anything is repaired: probes alone guess a small ladder larger
-/// than it turns out.
-const BEFORE_REPAIRS: f64 = 0.85;
+/// No more chunks are calibrated than keep all that is done before repairs within this share of the ladder's work: probes alone guess
+/// a small ladder larger than it turns out, and something is to be left.
+const MOST_BEFORE_REPAIRS: f64 = 0.28;
 
 /// A revision of a plan, and its grounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,10 +128,9 @@ pub fn surveyed(draft: &Plan, probe: &Probe, preset: &Preset, reports: &[Analyse
     let (snapped, _) = segments(basis.stream, preset, basis.video, &reports, &basis.wanted.grid);
     let title = title_facts(basis.stream, basis.rules, basis.video, &snapped, &reports);
     let frames = basis.wanted.decision.calibration.beginning(title.chunks.iter().map(|chunk| chunk.frames).sum());
-    let most_beside = basis.wanted.decision.repair.share * BEFORE_REPAIRS;
     let is_affordable = |tasks: &[CalibrationTask], ladder: f64| {
         let calibrated: f64 = tasks.iter().map(|task| f64::from(task.width) * f64::from(task.height) * frames as f64).sum();
-        basis.wanted.effort == Effort::Best || basis.work(ladder, calibrated).beside() <= most_beside
+        basis.wanted.effort == Effort::Best || basis.work(ladder, calibrated).beside() <= MOST_BEFORE_REPAIRS
     };
     let wanted = basis.wanted.calibrates();
     let tasks = if wanted { calibrations(&title, &basis.wanted.decision, is_affordable) } else { Vec::new() };

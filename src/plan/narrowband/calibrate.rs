@@ -8,7 +8,7 @@ use super::hull::OperatingPoint;
 use super::ladder;
 use super::loss_of;
 use super::rules::Rules;
-use super::stratify::{CalibrationRules, stratify};
+use super::stratify::{CalibrationRules, Stratum, stratify};
 use serde::{Deserialize, Serialize};
 
 /// Calibrations of one size are made by turns so far above and below the expected CRF: two places on the line give its
@@ -32,8 +32,8 @@ pub struct CalibrationTask {
 }
 
 /// The calibrations worth making, by chunk and then largest size first: at most one for each chosen chunk and each size of
-/// the ladder that the probes alone would give. Of one chunk where more is not affordable beside a ladder of so many pixels a
-/// picture: what pilots say comes later, and costs nothing.
+/// the ladder that the probes alone would give. Where pilots will tell more, and cost nothing, they are of as few chunks as are
+/// affordable beside a ladder of so many pixels a picture, but of one.
 pub fn calibrations(
     title: &TitleFacts,
     rules: &Rules,
@@ -43,21 +43,23 @@ pub fn calibrations(
     let placed = ladder::place(&found.hull, &[], rules, ladder::highest_rate_bps(title.codec, &found.sizes[0], rules));
     let sizes = placed.iter().map(|rung| &found.sizes[rung.candidate]);
     let ladder: f64 = sizes.map(|size| f64::from(size.width) * f64::from(size.height)).sum();
-    let tasks = of_strata(title, rules, &found, &placed, &rules.calibration);
-    if is_affordable(&tasks, ladder) {
-        return tasks;
+    let of = |most: usize| {
+        let strata = stratify(&title.chunks, &found.fits, &CalibrationRules { most, ..rules.calibration });
+        (strata.len(), of_strata(rules, &found, &placed, &strata))
+    };
+    let (mut chunks, mut tasks) = of(rules.calibration.most);
+    while chunks > 1 && rules.pilots.most > 0 && !is_affordable(&tasks, ladder) {
+        (chunks, tasks) = of(chunks - 1);
     }
-    of_strata(title, rules, &found, &placed, &CalibrationRules { most: 1, ..rules.calibration })
+    tasks
 }
 
 fn of_strata(
-    title: &TitleFacts,
     rules: &Rules,
     Survey { sizes, fits, curves, .. }: &Survey,
     placed: &[OperatingPoint],
-    wanted: &CalibrationRules,
+    strata: &[Stratum],
 ) -> Vec<CalibrationTask> {
-    let strata = stratify(&title.chunks, fits, wanted);
     let mut tasks = Vec::new();
     for (turn, stratum) in strata.iter().enumerate() {
         let believed = believed_crf(fits[stratum.chunk].probed_crf, &rules.allocation);

@@ -158,8 +158,9 @@ fn believed(of_pilots: &[f64]) -> f64 {
     mean * of_titles / (of_titles + of_chunks / count)
 }
 
-/// The CRFs that each chunk may have for the pilots of its scene, those that it was planned at among them. A pilot is what it is: at
-/// the seam beside it the step may be twice as large as within a scene else, and from there on as it always may.
+/// The CRFs that each chunk may have for the pilots of its scene, the one that it was planned at among them. A pilot is what it is: at
+/// the seam beside it the step may be twice as large as within a scene else, and from there on as it always may. (Floors and peaks
+/// hold chunks back as they do in the plan, whatever the step.)
 fn near(top: &RungDecision, held: &[usize], starts_on_cut: &[bool], step: f64) -> Vec<(f64, f64)> {
     let scenes = (0..top.chunks.len()).scan(0, |scene, chunk| {
         *scene += usize::from(chunk > 0 && starts_on_cut.get(chunk).copied().unwrap_or(true));

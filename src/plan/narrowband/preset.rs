@@ -113,7 +113,7 @@ impl Effort {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeRules {
-    /// Short side of the picture, pixels; a smaller source is probed at its own size.
+    /// Short side of the picture, pixels, at most: small sources are probed smaller, at two fifths of their size or 144.
     pub short_side: u32,
     /// The encoder's speed preset.
     pub speed: String,

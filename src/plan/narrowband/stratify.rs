@@ -28,7 +28,7 @@ pub struct CalibrationRules {
     pub least_frames: u64,
 }
 
-/// Two calibrations give a line its tilt, so there are as many, however short the title.
+/// Two calibrations give a line its tilt, so there are as many, however short the title, if they are affordable.
 const LEAST_CALIBRATIONS: usize = 2;
 
 impl Default for CalibrationRules {

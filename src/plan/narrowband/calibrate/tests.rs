@@ -1,5 +1,6 @@
 use super::*;
 use crate::plan::narrowband::facts::{ChunkFacts, ProbePoint};
+use crate::plan::narrowband::pilot::PilotRules;
 use crate::plan::preset::VideoCodec;
 use std::collections::BTreeSet;
 
@@ -70,12 +71,18 @@ fn no_calibration_is_made_of_pictures_that_are_hardly_recognised() {
 }
 
 #[test]
-fn what_is_not_affordable_is_calibrated_by_one_chunk() {
-    let all = calibrations(&title(36), &Rules::default(), |_, _| true);
-    let one = calibrations(&title(36), &Rules::default(), |tasks, ladder| {
-        assert_eq!(tasks, all);
-        assert!((2e6..2e7).contains(&ladder), "from 1080p down, a size several times: {ladder}");
-        false
-    });
-    assert!(one.len() > 1 && one.iter().all(|task| task.chunk == one[0].chunk && task.weight == 1.0), "{one:?}");
+fn as_few_chunks_are_calibrated_as_are_affordable_but_one() {
+    let chunks = |tasks: &[CalibrationTask]| tasks.iter().map(|task| task.chunk).collect::<BTreeSet<_>>().len();
+    let of = |rules: &Rules, most: usize| {
+        let tasks = calibrations(&title(36), rules, |tasks, ladder| {
+            assert!((2e6..2e7).contains(&ladder), "from 1080p down, a size several times: {ladder}");
+            chunks(tasks) <= most
+        });
+        let weights: f64 = tasks.iter().filter(|task| task.height == 1080).map(|task| task.weight).sum();
+        assert!((weights - 1.0).abs() < 1e-9, "{tasks:?}");
+        chunks(&tasks)
+    };
+    assert_eq!([12, 7, 1, 0].map(|most| of(&Rules::default(), most)), [12, 7, 1, 1]);
+    let without = Rules { pilots: PilotRules { most: 0, ..PilotRules::default() }, ..Rules::default() };
+    assert_eq!(of(&without, 0), 12, "nobody tells more later");
 }

@@ -148,7 +148,7 @@ fn a_pilot_far_off_moves_nothing_beyond_limits() {
 }
 
 #[test]
-fn within_a_scene_no_seam_steps_further_than_it_may() {
+fn within_a_scene_chunks_stay_near_their_pilots() {
     let (mut planned, weights, rules) = (decision(6), [4 * SECOND; 6], Rules::default());
     planned.rungs[0].peak_kbps = 3900.0;
     let of = |planned: &Decision, starts_on_cut: &[bool]| {
