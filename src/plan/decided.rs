@@ -93,7 +93,12 @@ impl<'a> Basis<'a> {
 
     /// What is done for a ladder of so many pixels a picture, all rungs together, with so many pixels calibrated.
     fn work(&self, ladder: f64, calibrated: f64) -> Work {
-        let frames: f64 = (0..self.video.chunks.len()).map(|chunk| self.video.chunk_frames(chunk) as f64).sum();
+        let of_chunk = |chunk: usize| {
+            let frames = self.video.chunk_frames(chunk) as f64;
+            (frames, self.planned.scored_every(chunk as u32).map_or(0.0, |every| frames / f64::from(every.max(1))))
+        };
+        let chunks = (0..self.video.chunks.len()).map(of_chunk);
+        let (frames, scored) = chunks.fold((0.0, 0.0), |(all, scored), (frames, of_them)| (all + frames, scored + of_them));
         let halves = if self.planned.probe.halved { 0.5 } else { 1.0 };
         let probes = self.planned.probe.rungs.split_first();
         let (first, others) = probes.map_or((0.0, 0.0), |(first, others)| (pixels(first), pixels_of(others)));
@@ -101,7 +106,7 @@ impl<'a> Basis<'a> {
             ladder: frames * ladder,
             probed: frames * (first + halves * others),
             calibrated,
-            shown: frames * pixels(&self.planned.reference),
+            scored: scored * pixels(&self.planned.reference),
         }
     }
 

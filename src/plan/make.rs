@@ -135,18 +135,18 @@ pub fn encode_task(plan: &Plan, probe: &Probe, chunk: u32, threads: u32) -> Enco
         filters: video.filters.clone(),
         rungs: rungs_of_chunk(video, index),
         threads,
-        verification: verification(video),
+        verification: verification(video, index),
         device: None,
     }
 }
 
-/// How the top rung is measured, where it is.
-fn verification(video: &VideoPlan) -> Option<Verification> {
+/// How a chunk's top rung is measured, where it is.
+fn verification(video: &VideoPlan, chunk: usize) -> Option<Verification> {
     let narrowband = video.narrowband.as_ref()?;
     let (top, reference) = (video.rungs.first()?, &narrowband.reference);
     // What is encoded is not what is shown: another size, or made to look better than it was.
     let differs = (top.width, top.height) != (reference.width, reference.height) || video.filters.enhance.is_some();
-    Some(Verification { reference: differs.then(|| reference.clone()), scored_every: narrowband.verified_every? })
+    Some(Verification { reference: differs.then(|| reference.clone()), scored_every: narrowband.scored_every(chunk as u32)? })
 }
 
 /// The rungs of one chunk: where content decides, each with the chunk's own CRF.

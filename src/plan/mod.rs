@@ -110,6 +110,16 @@ pub struct NarrowbandPlan {
     pub repairs: Option<Vec<RepairPlan>>,
 }
 
+impl NarrowbandPlan {
+    /// One picture in so many of a chunk's top rung is scored; `None`: none is. By the pilots the others are set right, so of those
+    /// as many are as of a probe: the mean of every eleventh has a standard error of 0.8 (median of 67 chunks of 2 to 6 s; of a quarter
+    /// of them more than 1.25).
+    pub fn scored_every(&self, chunk: u32) -> Option<u32> {
+        let every = self.verified_every?;
+        Some(if self.pilots.contains(&chunk) { every.min(self.probe.scored_every) } else { every })
+    }
+}
+
 /// The beginning of one chunk in each picture size that the ladder may have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CalibrationPlan {

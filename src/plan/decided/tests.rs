@@ -274,6 +274,8 @@ fn the_top_rung_of_all_chunks_but_the_pilots_is_set_right_by_them() {
     let narrowband = |revised: &Revised| video(&revised.plan).narrowband.clone().unwrap();
     let pilots = narrowband(&plan).pilots;
     assert_eq!((plan.plan.revision(), pilots.len()), (Revision::Decided, 2), "of four chunks");
+    let every = |chunk: u32| encode_task(&plan.plan, &probe, chunk, 1).verification.unwrap().scored_every;
+    assert!((0..4).all(|chunk| every(chunk) == if pilots.contains(&chunk) { 3 } else { 11 }), "as many as of a probe");
     let planned = |chunk: u32| grounds(&plan).decision.rungs[0].chunks[chunk as usize].predicted_vmaf;
     let came_out = |by: f64| pilots.iter().map(|chunk| encoded(*chunk, planned(*chunk) + by)).collect::<Vec<EncodeReport>>();
     let mut reports = came_out(-2.0);

@@ -150,7 +150,7 @@ impl NarrowbandRules {
         self.effort == Effort::Balanced
     }
 
-    /// One picture in so many of the top rung is scored; `None`: none is.
+    /// One picture in so many of the top rung is scored, of pilots as many as of a probe; `None`: none is.
     pub fn verified_every(&self) -> Option<u32> {
         self.effort.verified_every()
     }
