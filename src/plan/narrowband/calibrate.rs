@@ -32,8 +32,8 @@ pub struct CalibrationTask {
 }
 
 /// The calibrations worth making, by chunk and then largest size first: at most one for each chosen chunk and each size of
-/// the ladder that the probes alone would give. Where pilots will tell more, and cost nothing, they are of as few chunks as are
-/// affordable beside a ladder of so many pixels a picture, but of one.
+/// the ladder that the probes alone would give. Where pilots will tell more, and cost nothing, they are of no more chunks than
+/// are affordable beside a ladder of so many pixels a picture, and of one in any case.
 pub fn calibrations(
     title: &TitleFacts,
     rules: &Rules,

@@ -2,9 +2,10 @@
 //!
 //! Probes and calibrations know what differs between a title's chunks better than where the title lies as a whole: over 22 titles
 //! in H.265 the loss that was measured differed from the probes' by 0.16 (rms of its logarithm) from title to title, and within a
-//! title of two to four chunks from chunk to chunk by 0.01 to 0.16, half of them by less than 0.06. So one chunk as it is encoded for the customer tells of the others what
-//! no beginning of a few pictures does, and costs nothing: it is kept. What the pilots missed, the other chunks make up for, within
-//! limits, so that the title meets its goal. Later misses are repaired ([`super::repair`]).
+//! title of two to four chunks from chunk to chunk by 0.01 to 0.16, half of them by less than 0.06. So one chunk as it is encoded
+//! for the customer tells of the others what no beginning of a few pictures does, and costs nothing: it is kept. What the pilots
+//! missed, the other chunks make up for, within limits, so that the title meets its goal. Later misses are repaired
+//! ([`super::repair`]).
 
 use super::curve::{FittedCurve, LEAST_LOSS};
 use super::decide::{ChunkDecision, Decision, RungDecision};
@@ -110,7 +111,7 @@ pub fn adjust(
     let rates: Vec<f64> = pilots.iter().map(|p| libm::log(p.kbps / p.planned_kbps)).collect();
     let (loss_shift, rate_shift) = (believed(&losses), believed(&rates));
     let near = near(top, held, starts_on_cut, rules.allocation.largest_step_crf);
-    let title = Title { top, weights_us, held, near, pilots: &pilots, fits: &decision.fits, loss_shift, rate_shift, rules };
+    let title = Title { top, weights_us, held, pilots: &pilots, near, fits: &decision.fits, loss_shift, rate_shift, rules };
     let wanted_vmaf = title.wanted();
     let lowest_kbps = lower.first().map_or(0.0, |next| next.predicted_kbps * ABOVE_NEXT_RUNG);
     let display = decision.candidates.first();
@@ -200,10 +201,10 @@ struct Title<'a> {
     weights_us: &'a [u64],
     /// All that are encoded already.
     held: &'a [usize],
-    /// The CRFs that each may have for those of its scene.
-    near: Vec<(f64, f64)>,
     /// And those of which it is known what they came to.
     pilots: &'a [Pilot],
+    /// The CRFs that each chunk may have for the pilots of its scene.
+    near: Vec<(f64, f64)>,
     fits: &'a [FittedCurve],
     loss_shift: f64,
     rate_shift: f64,

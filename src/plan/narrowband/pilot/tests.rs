@@ -8,6 +8,7 @@ use crate::plan::preset::VideoCodec;
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000;
+
 /// A title of chunks of four seconds, each planned at 93, CRF 26 and 2 Mbit/s, with a floor of 85, above a rung of half the rate.
 fn decision(chunks: usize) -> Decision {
     let mut decision = of_one_rung(chunks);
