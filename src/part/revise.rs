@@ -116,3 +116,40 @@ impl Found {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tools::Spent;
+    use super::*;
+    use crate::event::State;
+    use crate::shutdown;
+    use crate::worker::fake::{Act, FakeChildren, Site, id, job};
+
+    #[tokio::test]
+    async fn what_is_decided_stays_although_a_worker_that_knows_an_earlier_plan_decides_again() {
+        let (site, children) = (Site::new(), FakeChildren::new(|_, _| Act::Work));
+        let mut process = site.start(&children);
+        assert_eq!(process.until_ended(&job("narrowband-h264")).await, State::Completed);
+        let later = [Revision::Decided, Revision::Adjusted, Revision::Verified]
+            .map(|r| site.dir.path().join("work").join(Key::revision(&id(), r).path()));
+        let aside = |path: &std::path::Path| path.with_extension("aside");
+        let there: Vec<_> = later.iter().filter(|path| path.exists()).collect();
+        assert!(there.len() > 1, "{later:?}");
+        // Another worker, which knows the plan from when it was surveyed.
+        let other = site.start(&children);
+        there.iter().for_each(|path| std::fs::rename(path, aside(path)).unwrap());
+        let accepted = other.tools.accepted(&id()).await.unwrap();
+        assert_eq!(other.tools.planned(&accepted, Revision::Surveyed).await.unwrap().plan.revision(), Revision::Surveyed);
+        there.iter().for_each(|path| std::fs::rename(aside(path), path).unwrap());
+        // As nobody would decide it: whoever writes it again is found out.
+        std::fs::write(&later[0], "{}").unwrap();
+
+        let planned = other.tools.planned_for(&accepted, PartId::Decide).await.unwrap();
+        assert_eq!(planned.plan.revision(), Revision::Surveyed, "from memory");
+        let (part, class, (_stopper, stop)) = (PartId::Decide, Class::Cpu, shutdown::channel());
+        let mut attempt =
+            Attempt { part, class, device: None, number: 1, redelivered: true, permit: None, stop, spent: Spent::default() };
+        let marker = run(&other.tools, &planned, &mut attempt).await.unwrap();
+        assert_eq!((marker.part, std::fs::read(&later[0]).unwrap()), (PartId::Decide, b"{}".to_vec()));
+    }
+}
